@@ -1,0 +1,180 @@
+//! What a region observed: the only things that change a helm's view.
+//!
+//! A fact is an observation, never an intention; what should be is a [`crate::Plan`].
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AttemptId, Epoch, LeaseKey, Lsn, RegionName, Revision};
+
+/// One observation. The moment of observing travels beside it (`Helm::observe(now, fact)`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Fact {
+    /// The lease key as read or watched. `key` is `None` when it does not exist.
+    LeaseSeen {
+        /// The stored value.
+        key: Option<LeaseKey>,
+        /// Its revision; 0 when absent.
+        revision: Revision,
+    },
+    /// The answer to a compare-and-put.
+    LeaseAnswered {
+        /// Which one.
+        attempt: AttemptId,
+        /// What came of it.
+        outcome: LeaseOutcome,
+    },
+    /// The lease store could not be read.
+    LeaseStoreSilent,
+    /// This region's own database.
+    Database(DatabaseReport),
+    /// This region's own app instances.
+    App(AppReport),
+    /// A peer answered a direct probe.
+    Peer {
+        /// What it says of itself.
+        report: RegionReport,
+        /// Round trip of this probe.
+        rtt: Duration,
+    },
+    /// A peer did not answer a direct probe.
+    PeerSilent {
+        /// The peer.
+        region: RegionName,
+    },
+    /// The agent has been asked to stop: give back what it holds.
+    Stopping,
+}
+
+/// What came of a compare-and-put.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseOutcome {
+    /// Stored; the key is now at this revision.
+    Stored(Revision),
+    /// Somebody else was first; a read follows.
+    Refused,
+    /// No answer, or an error after sending: it may or may not have been stored.
+    Unknown,
+}
+
+/// What one region says of itself to its peers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegionReport {
+    /// Which region.
+    pub region: RegionName,
+    /// Differs between two runs of its agent.
+    pub incarnation: u64,
+    /// The newest epoch it has seen.
+    pub epoch: Epoch,
+    /// Its database.
+    pub database: DatabaseReport,
+    /// Its app instances.
+    pub app: AppReport,
+    /// It is stopping or draining: give it no new work.
+    pub draining: bool,
+}
+
+/// A region's own app instances, by index in its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AppReport {
+    /// One entry an instance: whether its health check passes.
+    pub healthy: Vec<bool>,
+}
+
+impl AppReport {
+    /// Whether any instance may take requests.
+    pub fn any(&self) -> bool {
+        self.healthy.iter().any(|up| *up)
+    }
+}
+
+/// A region's own database.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseReport {
+    /// Whether it answers.
+    pub state: DatabaseState,
+    /// What it does now.
+    pub role: DatabaseRole,
+    /// Whose history its rows are.
+    pub lineage: Lineage,
+    /// A replica: how much of the writer's log (writer's positions) it holds. A writer: the end of its own log.
+    pub position: Lsn,
+    /// How far a replica is behind its writer; `None` for a writer, or when not known.
+    pub lag: Option<Lag>,
+}
+
+impl DatabaseReport {
+    /// Before the first probe.
+    pub fn unknown() -> Self {
+        Self {
+            state: DatabaseState::Down,
+            role: DatabaseRole::Fenced,
+            lineage: Lineage::default(),
+            position: Lsn::default(),
+            lag: None,
+        }
+    }
+}
+
+/// Whether a database answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DatabaseState {
+    /// It answers queries.
+    Up,
+    /// It does not.
+    Down,
+}
+
+/// What a database does now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DatabaseRole {
+    /// Takes no writes and follows nobody. Every database starts so.
+    Fenced,
+    /// Takes the app's writes under this epoch.
+    Writer {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Follows the writer of an epoch.
+    Replica {
+        /// Whom.
+        writer: RegionName,
+        /// Under which epoch.
+        epoch: Epoch,
+        /// Whether it holds all of the writer's tables.
+        copy: Copy,
+    },
+}
+
+/// Whether a replica holds all of its writer's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Copy {
+    /// The first copy of one table or more is still on its way: never read from it, never promote it.
+    Running,
+    /// All tables are complete and stream.
+    Complete,
+}
+
+/// Whose history the rows of a database are; kept in the database itself (`isles.node`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Lineage {
+    /// The last epoch whose writes it took, as writer or as a *complete* replica; 0: an empty database.
+    pub epoch: Epoch,
+    /// It was that epoch's writer, so it may hold writes that nobody else has.
+    pub wrote: bool,
+}
+
+/// How far a replica is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Lag {
+    /// Bytes of the writer's log not yet applied.
+    pub bytes: u64,
+    /// Age of the oldest of them.
+    pub time: Duration,
+}

@@ -1,0 +1,24 @@
+//! The nouns that the crates of Isles exchange: names, facts, plans, topology, metric names.
+//!
+//! Knows nothing of the world: no socket, no clock, no file. A type enters only if two crates exchange it.
+
+pub mod config;
+pub mod fact;
+pub mod ids;
+pub mod lease;
+pub mod metric;
+pub mod plan;
+pub mod snapshot;
+pub mod topology;
+
+pub use config::AgentConfig;
+pub use fact::{
+    AppReport, Copy, DatabaseReport, DatabaseRole, DatabaseState, Fact, Lag, LeaseOutcome, Lineage,
+    RegionReport,
+};
+pub use ids::{Epoch, InvalidName, Lsn, Moment, RegionName, Revision};
+pub use lease::{AttemptId, LeaseKey, LeaseOrder, LeaseState};
+pub use metric::{Label, Meter, Metric};
+pub use plan::{Because, DatabaseOrder, Plan, Serving, Writes};
+pub use snapshot::Snapshot;
+pub use topology::Topology;
