@@ -111,8 +111,8 @@ pub struct Peer {
     pub peer_gate: SocketAddr,
     /// Its PostgreSQL, for replication.
     pub database: SocketAddr,
-    /// The round trip expected, in milliseconds (planning table); the measured one replaces it.
-    pub rtt_ms: f64,
+    /// The round trip expected (planning table); the measured one replaces it.
+    pub rtt: std::time::Duration,
 }
 
 impl std::fmt::Debug for AgentConfig {
