@@ -8,6 +8,7 @@ pub mod ids;
 pub mod lease;
 pub mod metric;
 pub mod plan;
+pub mod rtt;
 pub mod snapshot;
 pub mod topology;
 
