@@ -1,1 +1,8 @@
-//! To be written.
+//! The agent of one region: carries facts up to the helm and plans down to the actuators.
+//!
+//! Decides nothing: `isles-decide` does. Spawns no databases and no apps: whoever starts the agent does.
+
+pub mod clock;
+pub mod lease;
+pub mod meter;
+pub mod probe;

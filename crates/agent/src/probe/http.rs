@@ -1,0 +1,91 @@
+//! One GET at a time over one kept HTTP/1.1 connection, each with a deadline of its own.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// The largest body read from a probed server, in bytes; the rest is not needed to judge it.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a probe failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProbeError {
+    #[error("no answer within {} ms", .0.as_millis())]
+    Late(Duration),
+    #[error("cannot connect")]
+    Connect(#[source] std::io::Error),
+    #[error("the connection broke")]
+    Broken(#[from] hyper::Error),
+    #[error("the answer broke off or was too long")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// An answer and whether the connection was there before.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+    pub(super) reused: bool,
+}
+
+/// A server to ask again and again.
+pub(super) struct Probed {
+    address: SocketAddr,
+    token: Option<String>,
+    open: Option<SendRequest<Empty<Bytes>>>,
+}
+
+impl Probed {
+    /// Connects at the first question. `token` is sent as `Authorization: Bearer`.
+    pub(super) fn new(address: SocketAddr, token: Option<String>) -> Self {
+        Self { address, token, open: None }
+    }
+
+    /// Asks for `path`; a connection that failed is not used again.
+    pub(super) async fn get(&mut self, path: &str, deadline: Duration) -> Result<Answer, ProbeError> {
+        let asked = tokio::time::timeout(deadline, self.ask(path)).await;
+        let answer = asked.unwrap_or(Err(ProbeError::Late(deadline)));
+        if answer.is_err() {
+            self.open = None;
+        }
+        answer
+    }
+
+    async fn ask(&mut self, path: &str) -> Result<Answer, ProbeError> {
+        let kept = self.open.take().filter(|sender| !sender.is_closed());
+        let reused = kept.is_some();
+        let mut sender = match kept {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        sender.ready().await?;
+        let mut request = Request::get(path).header(header::HOST, self.address.to_string());
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request =
+            request.body(Empty::new()).expect("paths are checked by Spec::check, tokens are hexadecimal");
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(ProbeError::Body)?
+            .to_bytes();
+        self.open = Some(sender);
+        Ok(Answer { status, body, reused })
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, ProbeError> {
+        let stream = TcpStream::connect(self.address).await.map_err(ProbeError::Connect)?;
+        stream.set_nodelay(true).map_err(ProbeError::Connect)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        // Ends by itself when the sender is dropped or the peer closes.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
