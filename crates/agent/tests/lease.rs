@@ -1,7 +1,10 @@
 //! The lease key in a real etcd: only one of two puts wins, every change is seen, a dead member is passed over.
 
+#![allow(clippy::unwrap_used)] // Because a test that cannot go on has to fail.
+
 use std::{
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -9,7 +12,8 @@ use std::{
 
 use isles_agent::lease::{Driver, Etcd, Seen};
 use isles_model::{
-    AttemptId, Epoch, Fact, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision, config::EtcdConfig,
+    AttemptId, Epoch, Fact, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision,
+    config::{EtcdConfig, TlsFiles},
     metric::Uncounted,
 };
 use tokio::sync::mpsc;
@@ -22,23 +26,29 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Member {
     process: Child,
     url: String,
+    tls: Option<TlsFiles>,
     _data: tempfile::TempDir,
 }
 
 impl Member {
     async fn start() -> Self {
+        Self::start_with("http", &[], None).await
+    }
+
+    async fn start_with(scheme: &str, more: &[&str], tls: Option<TlsFiles>) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let free = || format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
-        let (url, peer) = (free(), free());
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (url, peer) = (format!("{scheme}://{}", free()), format!("http://{}", free()));
         let process = Command::new("etcd")
             .args(["--data-dir", data.path().to_str().unwrap(), "--name", "one", "--log-level", "error"])
             .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("one={peer}")])
+            .args(more)
             .stderr(Stdio::null())
             .spawn()
             .expect("etcd is installed by `make test`");
-        let member = Self { process, url, _data: data };
+        let member = Self { process, url, tls, _data: data };
         let store = member.store();
         tokio::time::timeout(PATIENCE, async {
             while store.read().await.is_err() {
@@ -51,7 +61,7 @@ impl Member {
     }
 
     fn store(&self) -> Etcd {
-        store(std::slice::from_ref(&self.url))
+        store(std::slice::from_ref(&self.url), self.tls.clone())
     }
 }
 
@@ -62,8 +72,8 @@ impl Drop for Member {
     }
 }
 
-fn store(endpoints: &[String]) -> Etcd {
-    Etcd::new(&EtcdConfig { endpoints: endpoints.to_vec(), prefix: "/isles/test".into(), tls: None }).unwrap()
+fn store(endpoints: &[String], tls: Option<TlsFiles>) -> Etcd {
+    Etcd::new(&EtcdConfig { endpoints: endpoints.to_vec(), prefix: "/isles/test".into(), tls }).unwrap()
 }
 
 fn key(holder: &str, epoch: u64, seq: u64) -> LeaseKey {
@@ -148,7 +158,48 @@ async fn the_driver_reports_outcomes_and_the_changes_of_others() {
 async fn a_member_that_is_gone_is_passed_over() {
     let member = Member::start().await;
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let store = store(&[format!("http://{gone}"), member.url.clone()]);
+    let store = store(&[format!("http://{gone}"), member.url.clone()], None);
     assert!(store.read().await.is_err(), "the first call finds out");
     assert!(store.read().await.is_ok(), "the next one asks the other member");
+}
+
+/// An authority and two certificates it signed, as PEM files.
+fn certificates(directory: &Path) -> (TlsFiles, [String; 6]) {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let write = |name: &str, text: String| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let signed = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let pem = params.signed_by(&key, &issuer).unwrap().pem();
+        (write(&format!("{name}.pem"), pem), write(&format!("{name}.key"), key.serialize_pem()))
+    };
+    let ca = write("ca.pem", authority_pem);
+    let (server, server_key) = signed("server");
+    let (client, client_key) = signed("client");
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let flags = ["--trusted-ca-file", "--cert-file", "--key-file"].map(str::to_owned);
+    let [trust, cert, key] = flags;
+    let server_flags = [trust, text(&ca), cert, text(&server), key, text(&server_key)];
+    (TlsFiles { ca, cert: Some(client), key: Some(client_key) }, server_flags)
+}
+
+#[tokio::test]
+async fn a_store_behind_tls_takes_puts_from_a_client_with_a_certificate_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tls, flags) = certificates(directory.path());
+    let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    flags.push("--client-cert-auth");
+    let member = Member::start_with("https", &flags, Some(tls.clone())).await;
+    stored(&member.store().put(Revision(0), &key("eu-west-1", 1, 0)).await.unwrap());
+
+    let nameless = store(std::slice::from_ref(&member.url), Some(TlsFiles { cert: None, key: None, ..tls }));
+    assert!(nameless.read().await.is_err(), "a client without a certificate is turned away");
 }

@@ -36,7 +36,7 @@ pub async fn keep_leader_away(
             Ok(Some(to)) => info!(%region, %to, "Moved the lease store's leader off the writer's region."),
             Ok(None) => {}
             Err(error) => {
-                tracing::debug!(error = %Chain(&error), "Could not look after the lease store's leader.")
+                tracing::debug!(error = %Chain(&error), "Could not look after the lease store's leader.");
             }
         }
     }
