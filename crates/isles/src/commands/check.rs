@@ -1,0 +1,15 @@
+//! Checks the spec.
+
+use crate::{
+    cli::Global,
+    outcome::{Failure, Outcome},
+};
+
+/// The arguments of `isles check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+/// Not in this build yet.
+pub(crate) fn run(_global: &Global, _args: &Args) -> Outcome {
+    Err(Failure::message("`isles check` is not in this build", ""))
+}
