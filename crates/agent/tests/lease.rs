@@ -2,79 +2,18 @@
 
 #![allow(clippy::unwrap_used)] // Because a test that cannot go on has to fail.
 
-use std::{
-    net::TcpListener,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+mod etcd;
 
-use isles_agent::lease::{Driver, Etcd, Seen};
+use std::{net::TcpListener, path::Path, sync::Arc};
+
+use etcd::{Member, PATIENCE, store};
+use isles_agent::lease::{Driver, Seen};
 use isles_model::{
-    AttemptId, Epoch, Fact, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision,
-    config::{EtcdConfig, TlsFiles},
+    AttemptId, Epoch, Fact, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision, config::TlsFiles,
     metric::Uncounted,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-/// Long enough for a loaded machine; a passing test does not wait for it.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// One real etcd member, killed and removed at the end of the test.
-struct Member {
-    process: Child,
-    url: String,
-    tls: Option<TlsFiles>,
-    _data: tempfile::TempDir,
-}
-
-impl Member {
-    async fn start() -> Self {
-        Self::start_with("http", &[], None).await
-    }
-
-    async fn start_with(scheme: &str, more: &[&str], tls: Option<TlsFiles>) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (url, peer) = (format!("{scheme}://{}", free()), format!("http://{}", free()));
-        let process = Command::new("etcd")
-            .args(["--data-dir", data.path().to_str().unwrap(), "--name", "one", "--log-level", "error"])
-            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("one={peer}")])
-            .args(more)
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("etcd is installed by `make test`");
-        let member = Self { process, url, tls, _data: data };
-        let store = member.store();
-        tokio::time::timeout(PATIENCE, async {
-            while store.read().await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await
-        .expect("etcd answers");
-        member
-    }
-
-    fn store(&self) -> Etcd {
-        store(std::slice::from_ref(&self.url), self.tls.clone())
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn store(endpoints: &[String], tls: Option<TlsFiles>) -> Etcd {
-    Etcd::new(&EtcdConfig { endpoints: endpoints.to_vec(), prefix: "/isles/test".into(), tls }).unwrap()
-}
 
 fn key(holder: &str, epoch: u64, seq: u64) -> LeaseKey {
     LeaseKey { epoch: Epoch(epoch), holder: holder.parse().unwrap(), seq, state: LeaseState::Held }

@@ -42,6 +42,17 @@ pub async fn keep_leader_away(
     }
 }
 
+impl Etcd {
+    /// Whether the member that answers leads the store.
+    ///
+    /// # Errors
+    /// When no member answers.
+    pub async fn leads(&self) -> Result<bool, EtcdError> {
+        let status: Status = self.call("/v3/maintenance/status", &json!({})).await?;
+        Ok(status.leader == status.header.member_id)
+    }
+}
+
 async fn move_away(
     store: &Etcd,
     region: &RegionName,
