@@ -1,0 +1,204 @@
+//! Steers one region: facts in, decisions out.
+//!
+//! [`Helm::observe`] changes what is known and nothing else; [`Helm::tick`] changes what should be.
+
+use std::{collections::BTreeMap, mem, time::Duration};
+
+use isles_model::{
+    Because, DatabaseOrder, DatabaseReport, DatabaseRole, Fact, LeaseKey, LeaseOrder, LeaseOutcome,
+    LeaseState, Moment, Plan, RegionName, RegionReport, Writes, snapshot::PeerSnapshot,
+};
+use serde::Serialize;
+
+use crate::{
+    HelmConfig, answers,
+    hold::{Answer, Hold, Tenure},
+    right::{Situation, Step},
+    view::View,
+};
+
+/// The longest time between two ticks.
+const TICK_MAX: Duration = Duration::from_millis(500);
+
+/// The shortest time between two ticks that no fact has asked for.
+const TICK_MIN: Duration = Duration::from_millis(50);
+
+/// Answers kept between two ticks. One attempt is under way at a time, so more are late answers; the oldest go.
+const INBOX_MAX: usize = 32;
+
+/// What one tick decided.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decision {
+    /// Orders for this region's actuators. Carried out before [`Self::lease`] is sent.
+    pub plan: Plan,
+    /// A compare-and-put to send now; its outcome comes back as [`Fact::LeaseAnswered`].
+    pub lease: Option<LeaseOrder>,
+    /// Tick again no later than this, even if no fact comes.
+    pub next: Moment,
+    /// Why the right to write is where it is, as seen from here.
+    pub because: Because,
+}
+
+/// Steers one region.
+#[derive(Debug)]
+pub struct Helm {
+    config: HelmConfig,
+    incarnation: u64,
+    view: View,
+    hold: Hold,
+    inbox: Vec<Answer>,
+}
+
+impl Helm {
+    /// A helm that knows nothing yet. `incarnation` differs between two runs of the same agent.
+    pub fn new(config: HelmConfig, incarnation: u64, now: Moment) -> Self {
+        let view = View::new(&config, now);
+        Self { config, incarnation, view, hold: Hold::default(), inbox: Vec::new() }
+    }
+
+    /// Takes in one fact, received at `now` of this agent's own clock.
+    pub fn observe(&mut self, now: Moment, fact: Fact) {
+        if let Fact::LeaseAnswered { attempt, outcome } = fact {
+            if let LeaseOutcome::Stored(revision) = outcome
+                && let Some(value) = self.hold.value_of(attempt)
+            {
+                self.view.see_lease(now, Some(value.clone()), revision);
+            }
+            if self.inbox.len() == INBOX_MAX {
+                self.inbox.remove(0);
+            }
+            self.inbox.push(Answer { attempt, outcome, sightings: self.view.sightings });
+        } else {
+            self.view.take(now, fact);
+        }
+    }
+
+    /// Decides what should be from `now` on.
+    pub fn tick(&mut self, now: Moment) -> Decision {
+        let answers = mem::take(&mut self.inbox);
+        self.hold.settle(now, &self.view, &self.config, answers);
+        let step = self.situation(now).step();
+        let lease = step.put.clone().map(|(purpose, value)| self.hold.put(now, &self.view, purpose, value));
+        Decision { plan: self.plan(now, &step), lease, next: self.next(now, &step), because: step.because }
+    }
+
+    /// The lease key as last seen, and when its last change was received.
+    pub fn lease(&self) -> Option<(&LeaseKey, Moment)> {
+        let lease = self.view.lease.as_ref()?;
+        Some((lease.key.as_ref()?, lease.changed))
+    }
+
+    /// What this region says of itself to its peers.
+    pub fn report(&self) -> RegionReport {
+        RegionReport {
+            region: self.config.region.clone(),
+            incarnation: self.incarnation,
+            epoch: self.view.newest,
+            database: self.view.database.clone().unwrap_or_else(DatabaseReport::unknown),
+            app: self.view.app.clone(),
+            draining: self.view.stopping.is_some(),
+        }
+    }
+
+    /// What was last heard of each peer, with ages as of `now`.
+    pub fn peers(&self, now: Moment) -> BTreeMap<RegionName, PeerSnapshot> {
+        let snapshot = |peer: &crate::view::PeerView| PeerSnapshot {
+            report: peer.heard.as_ref().map(|(report, _)| report.clone()),
+            age: now.since(peer.heard.as_ref().map_or(self.view.started, |(_, received)| *received)),
+            rtt: peer.rtt,
+        };
+        self.view.peers.iter().map(|(region, peer)| (region.clone(), snapshot(peer))).collect()
+    }
+
+    fn situation(&self, now: Moment) -> Situation<'_> {
+        Situation { config: &self.config, view: &self.view, hold: &self.hold, now }
+    }
+
+    fn plan(&self, now: Moment, step: &Step) -> Plan {
+        let writes = self.writes(now, step);
+        let writer = match &writes {
+            Writes::At { region, .. } => Some(region),
+            Writes::Here { .. } => Some(&self.config.region),
+            Writes::Nowhere { .. } => self.hold.tenure().map(|_| &self.config.region),
+        };
+        Plan {
+            epoch: self.view.newest,
+            serve: answers::serve(&self.config, &self.view, now, writer),
+            instances: answers::instances(&self.view.app),
+            draining: self.view.stopping.is_some(),
+            database: self.database(now, step),
+            writes,
+        }
+    }
+
+    fn writes(&self, now: Moment, step: &Step) -> Writes {
+        if let Some(tenure) = self.hold.tenure() {
+            return self.own_writes(now, tenure);
+        }
+        match self.key_elsewhere() {
+            Some(key) if key.state == LeaseState::Held && now < self.lease_end() => {
+                Writes::At { region: key.holder.clone(), epoch: key.epoch }
+            }
+            Some(_) | None => Writes::Nowhere { because: step.because },
+        }
+    }
+
+    fn own_writes(&self, now: Moment, tenure: Tenure) -> Writes {
+        let Tenure { epoch, until } = tenure;
+        if self.view.stopping.is_some() {
+            return Writes::Nowhere { because: Because::Draining };
+        }
+        if let Err(because) = self.situation(now).stands(epoch) {
+            return Writes::Nowhere { because };
+        }
+        match self.view.database.as_ref().map(|database| &database.role) {
+            Some(DatabaseRole::Writer { epoch: promoted }) if *promoted == epoch => {
+                Writes::Here { epoch, until }
+            }
+            Some(DatabaseRole::Writer { .. } | DatabaseRole::Replica { .. } | DatabaseRole::Fenced)
+            | None => Writes::Nowhere { because: Because::Promoting },
+        }
+    }
+
+    fn database(&self, now: Moment, step: &Step) -> DatabaseOrder {
+        if let Some(Tenure { epoch, until }) = self.hold.tenure() {
+            if self.view.stopping.is_some() {
+                return DatabaseOrder::Fence { because: Because::Draining };
+            }
+            return match self.situation(now).stands(epoch) {
+                Ok(()) | Err(Because::DatabaseDown) => DatabaseOrder::Write { epoch, until },
+                Err(because) => DatabaseOrder::Fence { because },
+            };
+        }
+        match self.key_elsewhere() {
+            Some(key) => DatabaseOrder::Follow { writer: key.holder.clone(), epoch: key.epoch },
+            None => DatabaseOrder::Fence { because: step.because },
+        }
+    }
+
+    /// The key, if another region is or was the last writer. One of an older epoch than is known is no guide.
+    fn key_elsewhere(&self) -> Option<&LeaseKey> {
+        let key = self.view.lease.as_ref()?.key.as_ref()?;
+        (key.holder != self.config.region && key.epoch == self.view.newest).then_some(key)
+    }
+
+    fn lease_end(&self) -> Moment {
+        self.view.lease.as_ref().map_or(Moment::ZERO, |lease| lease.changed.plus(self.config.ttl))
+    }
+
+    fn next(&self, now: Moment, step: &Step) -> Moment {
+        let turning_points = [
+            step.wake,
+            self.hold.tenure().map(|tenure| tenure.until),
+            self.hold.gives_up_at(&self.config),
+            self.view.stale_at(now),
+            self.view.down_since.map(|down| down.plus(self.config.database_grace)),
+        ];
+        let first = turning_points.into_iter().flatten().filter(|moment| *moment > now).min();
+        first.unwrap_or(now.plus(TICK_MAX)).clamp(now.plus(TICK_MIN), now.plus(TICK_MAX))
+    }
+}
+
+#[cfg(test)]
+#[path = "helm_tests.rs"]
+pub(crate) mod tests;

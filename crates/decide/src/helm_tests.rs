@@ -1,0 +1,406 @@
+//! What a helm decides, fact by fact; every case asserts the reason.
+
+use isles_model::{
+    AppReport, AttemptId, Copy, DatabaseState, Epoch, Lag, Lineage, Lsn, Revision, topology::Pattern,
+};
+
+use super::*;
+
+const TTL_MS: u64 = 1_500;
+
+pub(crate) fn config(region: &str) -> HelmConfig {
+    HelmConfig {
+        region: name(region),
+        regions: ["eu", "us", "ap"].map(name).to_vec(),
+        pattern: Pattern::ReadReplicas,
+        may_fail_over: true,
+        ttl: ms(TTL_MS),
+        margin: ms(225),
+        renew_every: ms(150),
+        patience: ms(400),
+        max_staleness: ms(2_000),
+        rtts: [("eu", 76), ("us", 80), ("ap", 172)].map(|(peer, rtt)| (name(peer), ms(rtt))).into(),
+        database_grace: ms(1_000),
+    }
+}
+
+fn name(region: &str) -> RegionName {
+    region.parse().unwrap()
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn at(millis: u64) -> Moment {
+    Moment(ms(millis))
+}
+
+fn database(role: DatabaseRole, epoch: u64, wrote: bool, position: u64) -> DatabaseReport {
+    DatabaseReport {
+        state: DatabaseState::Up,
+        role,
+        lineage: Lineage { epoch: Epoch(epoch), wrote },
+        position: Lsn(position),
+        lag: None,
+    }
+}
+
+fn replica_of(writer: &str, epoch: u64, copy: Copy) -> DatabaseRole {
+    DatabaseRole::Replica { writer: name(writer), epoch: Epoch(epoch), copy }
+}
+
+fn following(position: u64) -> DatabaseReport {
+    database(replica_of("eu", 1, Copy::Complete), 1, false, position)
+}
+
+fn writing(epoch: u64) -> DatabaseReport {
+    database(DatabaseRole::Writer { epoch: Epoch(epoch) }, epoch, true, 100)
+}
+
+fn empty() -> DatabaseReport {
+    database(DatabaseRole::Fenced, 0, false, 0)
+}
+
+fn down() -> DatabaseReport {
+    DatabaseReport { state: DatabaseState::Down, ..DatabaseReport::unknown() }
+}
+
+fn held(holder: &str, epoch: u64, seq: u64) -> LeaseKey {
+    LeaseKey { epoch: Epoch(epoch), holder: name(holder), seq, state: LeaseState::Held }
+}
+
+fn released(holder: &str, epoch: u64, heir: Option<&str>) -> LeaseKey {
+    LeaseKey { state: LeaseState::Released { heir: heir.map(name) }, ..held(holder, epoch, 9) }
+}
+
+fn seen(key: Option<LeaseKey>, revision: u64) -> Fact {
+    Fact::LeaseSeen { key, revision: Revision(revision) }
+}
+
+fn peer(region: &str, epoch: u64, database: DatabaseReport) -> Fact {
+    let app = AppReport { healthy: vec![true] };
+    let report = RegionReport {
+        region: name(region),
+        incarnation: 1,
+        epoch: Epoch(epoch),
+        database,
+        app,
+        draining: false,
+    };
+    Fact::Peer { report, rtt: ms(80) }
+}
+
+/// A helm with its facts, at the moment zero.
+fn helm(region: &str, facts: impl IntoIterator<Item = Fact>) -> Helm {
+    let mut helm = Helm::new(config(region), 1, at(0));
+    feed(&mut helm, 0, facts);
+    helm
+}
+
+fn feed(helm: &mut Helm, millis: u64, facts: impl IntoIterator<Item = Fact>) {
+    for fact in facts {
+        helm.observe(at(millis), fact);
+    }
+}
+
+fn stored(attempt: AttemptId, revision: u64) -> Fact {
+    Fact::LeaseAnswered { attempt, outcome: LeaseOutcome::Stored(Revision(revision)) }
+}
+
+/// The primary, writing under epoch 1 since the moment zero (the put that gave it the right was emitted then).
+fn writer() -> Helm {
+    let mut helm =
+        helm("eu", [Fact::Database(empty()), peer("us", 0, empty()), peer("ap", 0, empty()), seen(None, 0)]);
+    let claim = helm.tick(at(0)).lease.unwrap();
+    feed(&mut helm, 40, [stored(claim.attempt, 1), Fact::Database(writing(1))]);
+    helm
+}
+
+/// What a helm says that has seen `key`, then nothing more, after `millis`, its peers still talking.
+fn verdict(region: &str, own: DatabaseReport, key: LeaseKey, peers: Vec<Fact>, millis: u64) -> Decision {
+    let mut helm = helm(region, [Fact::Database(own), seen(Some(key), 7)]);
+    feed(&mut helm, 0, peers.clone());
+    feed(&mut helm, millis, peers);
+    helm.tick(at(millis))
+}
+
+#[test]
+fn a_helm_that_knows_nothing_fences_and_waits() {
+    let decision = Helm::new(config("eu"), 1, at(0)).tick(at(0));
+    assert_eq!(decision.because, Because::Starting);
+    assert_eq!(decision.plan.writes, Writes::Nowhere { because: Because::Starting });
+    assert_eq!(decision.plan.database, DatabaseOrder::Fence { because: Because::Starting });
+    assert_eq!(decision.lease, None);
+    assert_eq!(decision.next, at(500));
+}
+
+#[test]
+fn only_the_primary_founds_the_first_epoch() {
+    let peers = |a, b| [peer(a, 0, empty()), peer(b, 0, empty()), Fact::Database(empty()), seen(None, 0)];
+    let primary = helm("eu", peers("us", "ap")).tick(at(0));
+    assert_eq!(primary.because, Because::Claiming);
+    let order = primary.lease.unwrap();
+    assert_eq!((order.expected, order.value), (Revision(0), held("eu", 1, 1)));
+    let other = helm("us", peers("eu", "ap")).tick(at(0));
+    assert_eq!((other.because, other.lease), (Because::WaitingForPrimary, None));
+}
+
+#[test]
+fn the_deadline_counts_from_the_emission_of_the_put() {
+    let mut helm = writer();
+    let decision = helm.tick(at(40));
+    assert_eq!(decision.because, Because::HoldsLease);
+    assert_eq!(decision.plan.writes, Writes::Here { epoch: Epoch(1), until: at(1_275) });
+    assert_eq!(decision.plan.database, DatabaseOrder::Write { epoch: Epoch(1), until: at(1_275) });
+    assert_eq!(decision.next, at(150), "the renewal is due");
+}
+
+#[test]
+fn a_renewal_that_is_not_answered_lets_the_right_lapse() {
+    let mut helm = writer();
+    helm.tick(at(40));
+    assert!(helm.tick(at(150)).lease.is_some());
+    assert_eq!(helm.tick(at(400)).lease, None, "one at a time");
+    assert!(matches!(helm.tick(at(1_274)).plan.writes, Writes::Here { .. }));
+    let lapsed = helm.tick(at(1_275)).plan.writes;
+    assert!(matches!(lapsed, Writes::Nowhere { .. }), "{lapsed:?}");
+}
+
+#[test]
+fn a_renewal_whose_answer_was_lost_is_proven_by_the_key() {
+    let mut helm = writer();
+    let order = helm.tick(at(150)).lease.unwrap();
+    feed(&mut helm, 900, [seen(Some(order.value), 2)]);
+    let decision = helm.tick(at(900));
+    assert_eq!(decision.plan.writes, Writes::Here { epoch: Epoch(1), until: at(150 + 1_275) });
+}
+
+#[test]
+fn a_claim_whose_answer_was_lost_is_put_again() {
+    let mut helm =
+        helm("eu", [Fact::Database(empty()), peer("us", 0, empty()), peer("ap", 0, empty()), seen(None, 0)]);
+    let order = helm.tick(at(0)).lease.unwrap();
+    feed(&mut helm, 600, [seen(Some(order.value), 1)]);
+    let decision = helm.tick(at(600));
+    assert!(matches!(decision.plan.writes, Writes::Nowhere { .. }));
+    let again = decision.lease.unwrap();
+    assert_eq!((again.expected, again.value), (Revision(1), held("eu", 1, 2)));
+}
+
+#[test]
+fn a_late_answer_counts_from_its_own_emission() {
+    let mut helm = writer();
+    let first = helm.tick(at(150)).lease.unwrap();
+    feed(&mut helm, 700, [seen(Some(held("eu", 1, 1)), 1)]);
+    let second = helm.tick(at(700)).lease.unwrap();
+    assert!(second.value.seq > first.value.seq);
+    feed(&mut helm, 750, [stored(first.attempt, 2)]);
+    assert_eq!(helm.tick(at(750)).plan.writes, Writes::Here { epoch: Epoch(1), until: at(1_425) });
+}
+
+#[test]
+fn a_newer_epoch_ends_the_right_at_once() {
+    let mut helm = writer();
+    helm.tick(at(40));
+    feed(&mut helm, 100, [peer("us", 2, empty())]);
+    assert!(matches!(helm.tick(at(100)).plan.writes, Writes::Nowhere { .. }));
+    feed(&mut helm, 120, [seen(Some(held("us", 2, 1)), 2)]);
+    let decision = helm.tick(at(120));
+    assert_eq!(decision.because, Because::LeaseElsewhere);
+    assert_eq!(decision.plan.writes, Writes::At { region: name("us"), epoch: Epoch(2) });
+    assert_eq!(decision.plan.database, DatabaseOrder::Follow { writer: name("us"), epoch: Epoch(2) });
+}
+
+#[test]
+fn a_lapsed_right_is_claimed_a_whole_ttl_after_its_last_change() {
+    let check = |millis, because, claims| {
+        let peers = vec![peer("ap", 1, following(50))];
+        let decision = verdict("us", following(50), held("eu", 1, 3), peers, millis);
+        assert_eq!((decision.because, decision.lease.is_some()), (because, claims), "after {millis} ms");
+    };
+    check(100, Because::LeaseElsewhere, false);
+    check(1_499, Because::WaitingForLeaseEnd, false);
+    check(1_500, Because::Claiming, true);
+}
+
+#[test]
+fn a_candidate_gives_way_to_better_ones_for_a_while() {
+    let check = |own, other, millis, because, claims| {
+        let peers = vec![peer("us", 1, following(other))];
+        let decision = verdict("ap", following(own), held("eu", 1, 3), peers, millis);
+        assert_eq!((decision.because, decision.lease.is_some()), (because, claims), "after {millis} ms");
+    };
+    check(50, 60, 1_500, Because::PeerIsAhead, false);
+    check(50, 50, 1_500, Because::PeerIsPreferred, false);
+    check(60, 50, 1_500, Because::Claiming, true);
+    check(50, 60, 1_899, Because::PeerIsAhead, false);
+    check(50, 60, 1_900, Because::Claiming, true);
+}
+
+#[test]
+fn an_unfit_copy_never_claims() {
+    let check = |own, because| {
+        let decision = verdict("us", own, held("eu", 2, 3), vec![], 9_000);
+        assert_eq!((decision.because, decision.lease), (because, None));
+    };
+    check(database(replica_of("eu", 2, Copy::Running), 1, false, 9), Because::CopyIncomplete);
+    check(database(DatabaseRole::Fenced, 0, false, 0), Because::CopyIncomplete);
+    check(database(DatabaseRole::Fenced, 1, true, 9), Because::CopyDiverged);
+    check(down(), Because::DatabaseDown);
+}
+
+#[test]
+fn a_replica_of_an_older_writer_claims_as_the_last_resort() {
+    let peers = vec![peer("ap", 2, database(replica_of("eu", 2, Copy::Complete), 2, false, 1))];
+    let behind = verdict("us", following(99), held("eu", 2, 3), peers, 1_500);
+    assert_eq!((behind.because, behind.lease), (Because::PeerIsAhead, None));
+    let alone = verdict("us", following(99), held("eu", 2, 3), vec![], 1_500);
+    assert_eq!(alone.lease.unwrap().value, held("us", 3, 1));
+}
+
+#[test]
+fn without_a_witness_only_the_named_heir_takes_over() {
+    let check = |key, because, claims| {
+        let facts =
+            [Fact::Database(following(5)), seen(Some(key), 7), peer("eu", 1, down()), peer("ap", 1, down())];
+        let mut helm = Helm::new(HelmConfig { may_fail_over: false, ..config("us") }, 1, at(0));
+        feed(&mut helm, 0, facts);
+        let decision = helm.tick(at(9_000));
+        assert_eq!((decision.because, decision.lease.is_some()), (because, claims));
+    };
+    check(held("eu", 1, 3), Because::NoWitness, false);
+    check(released("eu", 1, None), Because::NoWitness, false);
+    check(released("eu", 1, Some("us")), Because::Claiming, true);
+}
+
+#[test]
+fn a_released_right_goes_to_its_heir_first() {
+    let peers = |other| vec![peer(other, 1, following(50)), peer("eu", 1, down())];
+    let heir = verdict("ap", following(50), released("eu", 1, Some("ap")), peers("us"), 0);
+    assert_eq!(heir.lease.unwrap().value, held("ap", 2, 1));
+    let other = verdict("us", following(50), released("eu", 1, Some("ap")), peers("ap"), 0);
+    assert_eq!((other.because, other.lease), (Because::PeerIsPreferred, None));
+}
+
+#[test]
+fn a_restarted_agent_reclaims_its_own_epoch_at_once() {
+    let check = |own, because, claims: Option<LeaseKey>| {
+        let decision =
+            verdict("eu", own, held("eu", 3, 8), vec![peer("us", 3, following(5)), peer("ap", 3, down())], 0);
+        assert_eq!((decision.because, decision.lease.map(|order| order.value)), (because, claims));
+    };
+    check(database(DatabaseRole::Fenced, 3, true, 9), Because::Claiming, Some(held("eu", 3, 9)));
+    check(database(DatabaseRole::Fenced, 2, false, 9), Because::Claiming, Some(held("eu", 3, 9)));
+    check(database(DatabaseRole::Fenced, 3, false, 9), Because::CopyDiverged, None);
+    check(empty(), Because::CopyIncomplete, None);
+    check(down(), Because::DatabaseDown, None);
+}
+
+#[test]
+fn a_holder_whose_database_is_down_stops_at_once_and_gives_way_after_the_grace() {
+    let mut helm = writer();
+    feed(
+        &mut helm,
+        60,
+        [Fact::Database(down()), peer("us", 1, following(100)), peer("ap", 1, following(90))],
+    );
+    let decision = helm.tick(at(60));
+    assert_eq!(decision.plan.writes, Writes::Nowhere { because: Because::DatabaseDown });
+    assert_eq!(decision.lease, None);
+    let renewal = helm.tick(at(200)).lease.unwrap();
+    feed(
+        &mut helm,
+        1_060,
+        [stored(renewal.attempt, 2), peer("us", 1, following(100)), peer("ap", 1, following(90))],
+    );
+    let decision = helm.tick(at(1_060));
+    let order = decision.lease.unwrap();
+    assert_eq!(order.value.state, LeaseState::Released { heir: Some(name("us")) });
+    assert!(matches!(decision.plan.writes, Writes::Nowhere { .. }));
+    feed(&mut helm, 1_070, [Fact::Database(writing(1))]);
+    let before_the_answer = helm.tick(at(1_070));
+    assert!(matches!(before_the_answer.plan.writes, Writes::Nowhere { .. }), "the right was withdrawn");
+}
+
+#[test]
+fn a_holder_without_a_candidate_keeps_its_right_while_its_database_is_down() {
+    let mut helm = writer();
+    feed(&mut helm, 60, [Fact::Database(down())]);
+    let renewal = helm.tick(at(200)).lease.unwrap();
+    feed(&mut helm, 210, [stored(renewal.attempt, 2)]);
+    let order = helm.tick(at(1_100)).lease.unwrap();
+    assert_eq!(order.value.state, LeaseState::Held);
+}
+
+#[test]
+fn a_stopping_holder_hands_over_once_a_peer_has_all_of_its_log() {
+    let mut helm = writer();
+    feed(&mut helm, 60, [peer("us", 1, following(99)), Fact::Stopping]);
+    let decision = helm.tick(at(60));
+    assert!(decision.plan.draining);
+    assert_eq!(decision.plan.writes, Writes::Nowhere { because: Because::Draining });
+    assert_eq!(decision.plan.database, DatabaseOrder::Fence { because: Because::Draining });
+    assert_eq!(decision.lease, None);
+    let fenced = database(DatabaseRole::Fenced, 1, true, 100);
+    feed(&mut helm, 100, [Fact::Database(fenced)]);
+    assert_eq!(helm.tick(at(100)).lease, None, "99 is not 100");
+    feed(&mut helm, 140, [peer("us", 1, following(100))]);
+    let order = helm.tick(at(140)).lease.unwrap();
+    assert_eq!(order.value.state, LeaseState::Released { heir: Some(name("us")) });
+}
+
+#[test]
+fn users_go_to_the_nearest_healthy_region_and_to_no_silent_one() {
+    let mut helm = writer();
+    let lag = Some(Lag { bytes: 9, time: ms(30) });
+    feed(&mut helm, 60, [peer("us", 1, DatabaseReport { lag, ..following(90) })]);
+    feed(
+        &mut helm,
+        60,
+        [Fact::App(AppReport { healthy: vec![false, true] }), Fact::PeerSilent { region: name("ap") }],
+    );
+    feed(&mut helm, 60, [Fact::PeerSilent { region: name("ap") }]);
+    let plan = helm.tick(at(60)).plan;
+    let shown: Vec<_> = plan.serve.iter().map(|s| (s.region.as_str(), s.app, s.reads, s.because)).collect();
+    assert_eq!(
+        shown,
+        [
+            ("eu", true, true, Because::Healthy),
+            ("us", true, true, Because::Healthy),
+            ("ap", false, false, Because::PeerSilent),
+        ]
+    );
+    assert_eq!(plan.instances, [1]);
+}
+
+#[test]
+fn in_active_passive_only_the_writers_region_serves() {
+    let mut helm = Helm::new(HelmConfig { pattern: Pattern::ActivePassive, ..config("us") }, 1, at(0));
+    feed(
+        &mut helm,
+        0,
+        [seen(Some(held("eu", 1, 1)), 1), peer("eu", 1, writing(1)), Fact::Database(following(1))],
+    );
+    feed(&mut helm, 0, [Fact::App(AppReport { healthy: vec![true] })]);
+    let serving = helm.tick(at(0)).plan.serve;
+    let shown: Vec<_> = serving.iter().map(|s| (s.region.as_str(), s.app, s.reads, s.because)).collect();
+    assert_eq!(
+        shown,
+        [
+            ("us", false, false, Because::Standby),
+            ("eu", true, true, Because::Healthy),
+            ("ap", false, false, Because::PeerSilent),
+        ]
+    );
+}
+
+#[test]
+fn a_stale_answer_of_the_store_changes_nothing() {
+    let mut helm = writer();
+    helm.tick(at(40));
+    feed(&mut helm, 50, [seen(None, 0)]);
+    feed(&mut helm, 60, [seen(Some(held("eu", 1, 1)), 1)]);
+    assert_eq!(helm.tick(at(60)).plan.writes, Writes::Here { epoch: Epoch(1), until: at(1_275) });
+    assert_eq!(helm.lease().unwrap().0.epoch, Epoch(1));
+}

@@ -1,0 +1,212 @@
+//! Keeps count of the compare-and-puts under way, and of how long what they stored lets this region write.
+//!
+//! A deadline is counted from the tick that *emitted* the successful put. Nobody can have received the change
+//! earlier than that, so nobody's TTL can end before this deadline does, clocks and margin allowing.
+
+use isles_model::{AttemptId, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Moment, Revision};
+
+use crate::{HelmConfig, view::View};
+
+/// An attempt without an answer for this share of a TTL is given up: the link may be dead.
+const ABANDONED_AFTER_TTL_PARTS: u32 = 3;
+
+/// The right to write, while it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tenure {
+    /// Under which epoch.
+    pub(crate) epoch: Epoch,
+    /// The gate's deadline.
+    pub(crate) until: Moment,
+}
+
+/// What a put is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Takes the right: a new epoch, or the own one after a restart.
+    Claim,
+    /// Prolongs it.
+    Renew,
+    /// Gives it back.
+    Release,
+}
+
+#[derive(Debug, Clone)]
+struct Attempt {
+    id: AttemptId,
+    purpose: Purpose,
+    value: LeaseKey,
+    emitted: Moment,
+    /// Sightings of the key before it was emitted.
+    sightings: u64,
+    /// Still waited for; otherwise its outcome is unknown.
+    waiting: bool,
+}
+
+/// An answer as received, not yet acted upon.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) attempt: AttemptId,
+    pub(crate) outcome: LeaseOutcome,
+    /// Sightings of the key before it came.
+    pub(crate) sightings: u64,
+}
+
+/// The puts under way and the right they gave.
+#[derive(Debug, Default)]
+pub(crate) struct Hold {
+    tenure: Option<Tenure>,
+    /// The newest epoch that this run of the agent held.
+    held: Epoch,
+    /// Attempts that may still matter, oldest first. Bounded: one is emitted only when none is waiting, and one
+    /// that is not waiting is forgotten after a TTL.
+    attempts: Vec<Attempt>,
+    last_id: u64,
+    /// No put before the key has been sighted more often than this.
+    blocked: Option<u64>,
+    /// When the last successful put was emitted.
+    renewed: Moment,
+}
+
+impl Hold {
+    /// The right, while it lasts.
+    pub(crate) fn tenure(&self) -> Option<Tenure> {
+        self.tenure
+    }
+
+    /// The newest epoch that this run of the agent held.
+    pub(crate) fn held(&self) -> Epoch {
+        self.held
+    }
+
+    /// When the next renewal is due.
+    pub(crate) fn renewal_due(&self, config: &HelmConfig) -> Moment {
+        self.renewed.plus(config.renew_every)
+    }
+
+    /// When the attempt that is waited for is given up.
+    pub(crate) fn gives_up_at(&self, config: &HelmConfig) -> Option<Moment> {
+        let attempt = self.attempts.iter().find(|attempt| attempt.waiting)?;
+        Some(attempt.emitted.plus(config.ttl / ABANDONED_AFTER_TTL_PARTS))
+    }
+
+    /// Whether a put is under way.
+    pub(crate) fn waits(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.waiting)
+    }
+
+    /// Whether a put may be emitted: none is under way, and the key has been seen since the last one failed.
+    pub(crate) fn may_put(&self, view: &View) -> bool {
+        !self.waits() && self.blocked.is_none_or(|count| view.sightings > count)
+    }
+
+    /// What was to be stored by an attempt, if it may still matter.
+    pub(crate) fn value_of(&self, id: AttemptId) -> Option<&LeaseKey> {
+        self.attempts.iter().find(|attempt| attempt.id == id).map(|attempt| &attempt.value)
+    }
+
+    /// Brings the right up to date: answers, proofs by sight, attempts given up, deadlines, better claims.
+    pub(crate) fn settle(&mut self, now: Moment, view: &View, config: &HelmConfig, answers: Vec<Answer>) {
+        for answer in answers {
+            self.take_answer(&answer, view, config);
+        }
+        self.prove_by_sight(view, config);
+        for attempt in &mut self.attempts {
+            let given_up = now >= attempt.emitted.plus(config.ttl / ABANDONED_AFTER_TTL_PARTS);
+            if attempt.waiting && given_up {
+                attempt.waiting = false;
+                self.blocked = Some(attempt.sightings);
+            }
+        }
+        self.attempts.retain(|attempt| attempt.waiting || now < deadline(attempt, config));
+        if self.tenure.is_some_and(|tenure| now >= tenure.until || !is_own(view, config, tenure.epoch)) {
+            self.tenure = None;
+        }
+    }
+
+    fn take_answer(&mut self, answer: &Answer, view: &View, config: &HelmConfig) {
+        let Some(index) = self.attempts.iter().position(|attempt| attempt.id == answer.attempt) else {
+            return;
+        };
+        match answer.outcome {
+            LeaseOutcome::Stored(_) => {
+                let attempt = self.attempts.remove(index);
+                self.credit(&attempt, view, config);
+            }
+            LeaseOutcome::Refused => {
+                self.attempts.remove(index);
+                self.blocked = Some(answer.sightings);
+            }
+            LeaseOutcome::Unknown => {
+                self.attempts[index].waiting = false;
+                self.blocked = Some(self.attempts[index].sightings);
+            }
+        }
+    }
+
+    /// A renewal whose answer was lost is proven by the key itself. A claim is not: an earlier run of this agent
+    /// may have put the very same value, long before.
+    fn prove_by_sight(&mut self, view: &View, config: &HelmConfig) {
+        let Some(key) = view.lease.as_ref().and_then(|lease| lease.key.as_ref()) else { return };
+        let proven = |attempt: &Attempt| attempt.purpose == Purpose::Renew && attempt.value == *key;
+        if let Some(index) = self.attempts.iter().position(proven) {
+            let attempt = self.attempts.remove(index);
+            self.credit(&attempt, view, config);
+        }
+    }
+
+    /// The attempt was stored: counts its deadline from its own emission, whenever the answer came.
+    fn credit(&mut self, attempt: &Attempt, view: &View, config: &HelmConfig) {
+        let epoch = attempt.value.epoch;
+        if attempt.purpose == Purpose::Release || !is_own(view, config, epoch) {
+            return;
+        }
+        let last = self.tenure.filter(|tenure| tenure.epoch == epoch);
+        if attempt.purpose == Purpose::Renew && last.is_none() {
+            return;
+        }
+        let until = deadline(attempt, config).max(last.map_or(Moment::ZERO, |tenure| tenure.until));
+        self.tenure = Some(Tenure { epoch, until });
+        self.held = epoch;
+        self.renewed = self.renewed.max(attempt.emitted);
+    }
+
+    /// Emits a put. A release withdraws the right first, and whatever earlier puts may still bring.
+    pub(crate) fn put(&mut self, now: Moment, view: &View, purpose: Purpose, value: LeaseKey) -> LeaseOrder {
+        if purpose == Purpose::Release {
+            self.tenure = None;
+            self.attempts.clear();
+        }
+        self.last_id += 1;
+        let id = AttemptId(self.last_id);
+        let expected = view.lease.as_ref().map_or(Revision::default(), |lease| lease.revision);
+        self.blocked = None;
+        self.attempts.push(Attempt {
+            id,
+            purpose,
+            value: value.clone(),
+            emitted: now,
+            sightings: view.sightings,
+            waiting: true,
+        });
+        LeaseOrder { attempt: id, expected, value }
+    }
+
+    /// The number for the next put: above the key's, and above that of every attempt that may yet be stored.
+    pub(crate) fn next_seq(&self, key: &LeaseKey) -> u64 {
+        let tried = self.attempts.iter().filter(|attempt| attempt.value.epoch == key.epoch);
+        tried.map(|attempt| attempt.value.seq).max().unwrap_or(0).max(key.seq).saturating_add(1)
+    }
+}
+
+fn deadline(attempt: &Attempt, config: &HelmConfig) -> Moment {
+    attempt.emitted.plus(config.ttl.saturating_sub(config.margin))
+}
+
+/// Whether the newest sight of the key gives this region this epoch, and nothing newer is known.
+fn is_own(view: &View, config: &HelmConfig, epoch: Epoch) -> bool {
+    let key = view.lease.as_ref().and_then(|lease| lease.key.as_ref());
+    view.newest == epoch
+        && key.is_some_and(|key| {
+            key.epoch == epoch && key.holder == config.region && key.state == LeaseState::Held
+        })
+}

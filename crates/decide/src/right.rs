@@ -1,0 +1,222 @@
+//! Chooses the next compare-and-put on the right to write: claim, renew, give back, or wait, and says why.
+
+use std::time::Duration;
+
+use isles_model::{
+    Because, Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Moment, Revision,
+};
+
+use crate::{
+    HelmConfig, elect,
+    hold::{Hold, Purpose},
+    view::{Sighting, View},
+};
+
+/// How long a stopping holder, its gate shut, waits for a peer to have all of its log before it gives the right
+/// to the one that has most.
+const HANDOVER_MAX: Duration = Duration::from_secs(5);
+
+/// What to do about the right to write now.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// A put, if one is due.
+    pub(crate) put: Option<(Purpose, LeaseKey)>,
+    /// Why this one, or why none.
+    pub(crate) because: Because,
+    /// When the answer may change by itself.
+    pub(crate) wake: Option<Moment>,
+}
+
+impl Step {
+    fn wait(because: Because) -> Self {
+        Self { put: None, because, wake: None }
+    }
+
+    fn wait_until(because: Because, wake: Moment) -> Self {
+        Self { put: None, because, wake: Some(wake) }
+    }
+}
+
+/// Everything that a step depends on.
+#[derive(Clone, Copy)]
+pub(crate) struct Situation<'a> {
+    pub(crate) config: &'a HelmConfig,
+    pub(crate) view: &'a View,
+    pub(crate) hold: &'a Hold,
+    pub(crate) now: Moment,
+}
+
+impl Situation<'_> {
+    /// What to do about the right to write now.
+    pub(crate) fn step(self) -> Step {
+        let Some(lease) = &self.view.lease else {
+            let silent = self.view.store_silent;
+            return Step::wait(if silent { Because::LeaseStoreSilent } else { Because::Starting });
+        };
+        match &lease.key {
+            None if self.view.newest == Epoch::NONE => self.found(),
+            None => self.claim(lease, None),
+            Some(key) if self.is_own(lease, key) => self.own(lease, key),
+            Some(key) => self.claim(lease, Some(key)),
+        }
+    }
+
+    /// The key names this region, is where it was, and no newer epoch is known.
+    fn is_own(self, lease: &Sighting, key: &LeaseKey) -> bool {
+        let in_place = lease.revision != Revision::default() && key.epoch == self.view.newest;
+        in_place && key.holder == self.config.region && key.state == LeaseState::Held
+    }
+
+    /// Nobody has ever written: the primary takes the first epoch.
+    fn found(self) -> Step {
+        if !self.config.is_primary() {
+            return Step::wait(Because::WaitingForPrimary);
+        }
+        if self.view.stopping.is_some() {
+            return Step::wait(Because::Draining);
+        }
+        let Some(database) = &self.view.database else { return Step::wait(Because::Starting) };
+        if let Err(because) = elect::fitness(database, Epoch::NONE) {
+            return Step::wait(because);
+        }
+        if self.now < self.view.settled_at() {
+            return Step::wait_until(Because::Starting, self.view.settled_at());
+        }
+        self.put_claim(Epoch::NONE.next(), 1)
+    }
+
+    /// The right is this region's, or was when its agent last ran.
+    fn own(self, lease: &Sighting, key: &LeaseKey) -> Step {
+        if let Some(step) = self.give_back(key) {
+            return step;
+        }
+        if self.hold.tenure().is_some() {
+            return self.renew(key);
+        }
+        if self.view.stopping.is_some() {
+            return Step::wait(Because::Draining);
+        }
+        match self.stands(key.epoch) {
+            Ok(()) => self.put_claim(key.epoch, self.hold.next_seq(key)),
+            Err(because) if self.now < lease.changed.plus(self.config.ttl) => Step::wait(because),
+            Err(_) => self.claim(lease, Some(key)),
+        }
+    }
+
+    fn renew(self, key: &LeaseKey) -> Step {
+        let due = self.hold.renewal_due(self.config);
+        let mut step = Step::wait_until(Because::HoldsLease, due);
+        if self.now >= due && self.hold.may_put(self.view) {
+            let seq = self.hold.next_seq(key);
+            step.put = Some((Purpose::Renew, LeaseKey { seq, ..key.clone() }));
+        }
+        step
+    }
+
+    /// Whether the own database is the one that this epoch's right was given to: it wrote the epoch, or was never
+    /// promoted under it.
+    pub(crate) fn stands(self, epoch: Epoch) -> Result<(), Because> {
+        let own = self.view.database.as_ref().ok_or(Because::Starting)?;
+        if own.state == DatabaseState::Down {
+            return Err(Because::DatabaseDown);
+        }
+        if matches!(own.role, DatabaseRole::Replica { copy: Copy::Running, .. }) {
+            return Err(Because::CopyIncomplete);
+        }
+        if own.lineage.epoch == epoch {
+            return if own.lineage.wrote { Ok(()) } else { Err(Because::CopyDiverged) };
+        }
+        if own.lineage.epoch > Epoch::NONE {
+            return Ok(());
+        }
+        // An empty database is the first epoch's writer before its promotion, unless somebody has rows already.
+        let written = epoch > Epoch::NONE.next() || self.view.peers_have_rows();
+        if written {
+            return Err(Because::CopyIncomplete);
+        }
+        if self.now < self.view.settled_at() { Err(Because::Starting) } else { Ok(()) }
+    }
+
+    /// Gives the right to a peer when the own database is lost or the agent stops, and a peer can take it. The
+    /// plan of the same tick has no deadline any more, so the gate is shut before the put can have been stored.
+    fn give_back(self, key: &LeaseKey) -> Option<Step> {
+        // Because a former run's gate is known to be shut only after a TTL, only an own tenure is given back early.
+        if self.hold.held() != key.epoch || !self.hold.may_put(self.view) {
+            return None;
+        }
+        let because = self.reason_to_give_back(key)?;
+        let heir = elect::best_peer(self.config, self.view, self.now)?;
+        let state = LeaseState::Released { heir: Some(heir.region.clone()) };
+        let value = LeaseKey { seq: self.hold.next_seq(key), state, ..key.clone() };
+        Some(Step { put: Some((Purpose::Release, value)), because, wake: None })
+    }
+
+    fn reason_to_give_back(self, key: &LeaseKey) -> Option<Because> {
+        let stands = self.stands(key.epoch);
+        if let Some(down) = self.view.down_since {
+            let out_of_patience = self.now >= down.plus(self.config.database_grace);
+            return (out_of_patience || self.view.stopping.is_some()).then_some(Because::DatabaseDown);
+        }
+        if let Some(stopping) = self.view.stopping {
+            let late = self.now >= stopping.plus(HANDOVER_MAX);
+            return (late || stands.is_err() || self.heir_has_all(key)).then_some(Because::Draining);
+        }
+        stands.err().filter(|because| *because != Because::Starting)
+    }
+
+    /// The own database takes no writes any more, and the best peer holds all of its log.
+    fn heir_has_all(self, key: &LeaseKey) -> bool {
+        let Some(own) = self.view.database.as_ref() else { return false };
+        let Some(heir) = elect::best_peer(self.config, self.view, self.now) else { return false };
+        let follows = matches!(&heir.database.role, DatabaseRole::Replica { writer, epoch, copy: Copy::Complete }
+            if *writer == self.config.region && *epoch == key.epoch);
+        own.role == DatabaseRole::Fenced && follows && heir.database.position >= own.position
+    }
+
+    /// The right is somebody else's, was given back, or its key is lost: takes it when it is free and the turn
+    /// has come.
+    fn claim(self, lease: &Sighting, key: Option<&LeaseKey>) -> Step {
+        let Self { config, view, now, .. } = self;
+        let held = key.is_none_or(|key| key.state == LeaseState::Held);
+        let free = if held { lease.changed.plus(config.ttl) } else { lease.changed };
+        if now < free {
+            let quiet = now.since(lease.changed) >= config.ttl / 2;
+            let because = if quiet { Because::WaitingForLeaseEnd } else { Because::LeaseElsewhere };
+            return Step::wait_until(because, free);
+        }
+        if view.stopping.is_some() {
+            return Step::wait(Because::Draining);
+        }
+        if !config.may_fail_over && !self.needs_no_witness(key) {
+            return Step::wait(Because::NoWitness);
+        }
+        let turn = match elect::turn(config, view, now, key) {
+            Ok(turn) => turn,
+            Err(because) => return Step::wait(because),
+        };
+        let at = free.max(view.settled_at()).plus(turn.after);
+        if now < at {
+            return Step::wait_until(turn.because, at);
+        }
+        if view.store_silent {
+            return Step::wait(Because::LeaseStoreSilent);
+        }
+        self.put_claim(view.newest.next(), 1)
+    }
+
+    /// Whether the right may pass on without a witness: to the heir its holder named, or back to its last holder.
+    fn needs_no_witness(self, key: Option<&LeaseKey>) -> bool {
+        let own = &self.config.region;
+        match key {
+            Some(LeaseKey { state: LeaseState::Released { heir: Some(heir) }, .. }) if heir == own => true,
+            Some(key) => key.holder == *own,
+            None => self.view.database.as_ref().is_some_and(|database| database.lineage.wrote),
+        }
+    }
+
+    fn put_claim(self, epoch: Epoch, seq: u64) -> Step {
+        let value = LeaseKey { epoch, holder: self.config.region.clone(), seq, state: LeaseState::Held };
+        let put = self.hold.may_put(self.view).then_some((Purpose::Claim, value));
+        Step { put, because: Because::Claiming, wake: None }
+    }
+}
