@@ -8,7 +8,7 @@ use isles_model::{
     Because, DatabaseOrder, DatabaseReport, DatabaseRole, Fact, LeaseKey, LeaseOrder, LeaseOutcome,
     LeaseState, Moment, Plan, RegionName, RegionReport, Writes, snapshot::PeerSnapshot,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     HelmConfig, answers,
@@ -39,8 +39,8 @@ pub struct Decision {
     pub because: Because,
 }
 
-/// Steers one region.
-#[derive(Debug)]
+/// Steers one region. The journal keeps it whole, so that its decisions can be made again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Helm {
     config: HelmConfig,
     incarnation: u64,

@@ -4,6 +4,7 @@
 //! earlier than that, so nobody's TTL can end before this deadline does, clocks and margin allowing.
 
 use isles_model::{AttemptId, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Moment, Revision};
+use serde::{Deserialize, Serialize};
 
 use crate::{HelmConfig, view::View};
 
@@ -11,7 +12,7 @@ use crate::{HelmConfig, view::View};
 const ABANDONED_AFTER_TTL_PARTS: u32 = 3;
 
 /// The right to write, while it lasts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tenure {
     /// Under which epoch.
     pub(crate) epoch: Epoch,
@@ -20,7 +21,7 @@ pub(crate) struct Tenure {
 }
 
 /// What a put is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Purpose {
     /// Takes the right: a new epoch, or the own one after a restart.
     Claim,
@@ -30,7 +31,7 @@ pub(crate) enum Purpose {
     Release,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Attempt {
     id: AttemptId,
     purpose: Purpose,
@@ -43,7 +44,7 @@ struct Attempt {
 }
 
 /// An answer as received, not yet acted upon.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Answer {
     pub(crate) attempt: AttemptId,
     pub(crate) outcome: LeaseOutcome,
@@ -52,7 +53,7 @@ pub(crate) struct Answer {
 }
 
 /// The puts under way and the right they gave.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Hold {
     tenure: Option<Tenure>,
     /// The newest epoch that this run of the agent held.

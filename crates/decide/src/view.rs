@@ -8,6 +8,7 @@ use isles_model::{
     AppReport, DatabaseReport, DatabaseState, Epoch, Fact, LeaseKey, Moment, RegionName, RegionReport,
     Revision,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::HelmConfig;
 
@@ -18,7 +19,7 @@ const PEER_FRESH: Duration = Duration::from_secs(1);
 const SILENCES_MAX: u32 = 2;
 
 /// What one region knows now.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct View {
     /// When this run began.
     pub(crate) started: Moment,
@@ -43,7 +44,7 @@ pub(crate) struct View {
 }
 
 /// The lease key as last seen.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Sighting {
     /// Its last value; kept when the key has vanished. `None`: it has never existed.
     pub(crate) key: Option<LeaseKey>,
@@ -56,7 +57,7 @@ pub(crate) struct Sighting {
 }
 
 /// What is known of one peer.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct PeerView {
     /// Its last report, and when it was received.
     pub(crate) heard: Option<(RegionReport, Moment)>,
