@@ -3,6 +3,8 @@
 //! Decides nothing: `isles-decide` does. Spawns no databases and no apps: whoever starts the agent does.
 
 pub mod clock;
+pub mod control;
+pub mod journal;
 pub mod lease;
 pub mod meter;
 pub mod probe;
