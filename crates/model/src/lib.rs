@@ -10,6 +10,7 @@ pub mod metric;
 pub mod plan;
 pub mod rtt;
 pub mod snapshot;
+pub mod spec;
 pub mod topology;
 
 pub use config::AgentConfig;
@@ -22,4 +23,5 @@ pub use lease::{AttemptId, LeaseKey, LeaseOrder, LeaseState};
 pub use metric::{Label, Meter, Metric};
 pub use plan::{Because, DatabaseOrder, Plan, Serving, Writes};
 pub use snapshot::Snapshot;
+pub use spec::{Checked, Spec, SpecErrors};
 pub use topology::Topology;

@@ -1,0 +1,62 @@
+//! Rules about what this version cannot do: a promise of safety is refused, anything else is kept and said.
+
+use super::Check;
+use crate::spec::{codes::Code, tree::Value};
+
+/// Keys that are read and kept, and have no effect in this version, with what they are waiting for.
+const LATER: [(&[&str], &str); 8] = [
+    (&["sessions"], "sessions that follow users"),
+    (&["edge_functions"], "functions at the edge"),
+    (&["observability"], "alerts"),
+    (&["render"], "files for the cloud"),
+    (&["dns"], "answers for the domain"),
+    (&["database", "conflicts"], "active-active"),
+    (&["routing", "policy"], "answers for the domain"),
+    (&["routing", "ttl"], "answers for the domain"),
+];
+
+pub(super) fn rules(check: &mut Check<'_>) {
+    one_writer_only(check);
+    commits_do_not_wait(check);
+    no_residency(check);
+    for (path, waiting_for) in LATER {
+        if check.given(path) {
+            let message = format!("`{}` has no effect yet", path.join("."));
+            let help = format!("It is checked and kept for {waiting_for}; this version runs without.");
+            check.add(Code::NotObeyedYet, check.at(path), message, help);
+        }
+    }
+}
+
+fn one_writer_only(check: &mut Check<'_>) {
+    let path = ["pattern"];
+    if check.written(&path).text().as_deref() == Some("active-active") {
+        let message =
+            "this version does not resolve concurrent writes, so it refuses active-active".to_owned();
+        let help = "Use `pattern: read-replicas`: every region answers reads, and forwards writes to one.";
+        check.add(Code::PatternNotYet, check.at(&path), message, help);
+    }
+}
+
+fn commits_do_not_wait(check: &mut Check<'_>) {
+    let path = ["database", "commit"];
+    let mode = match check.written(&path).0.map(|node| &node.value) {
+        Some(Value::Text(word)) if word == "remote" || word == "bounded" => word.as_str(),
+        Some(Value::Map(_)) => "bounded",
+        _ => return,
+    };
+    let message = format!("this version cannot keep what `commit: {mode}` promises");
+    let help = "Use `commit: async`: a commit counts when the writer has it, and every write that an outage loses is \
+                counted and listed.";
+    check.add(Code::CommitNotYet, check.at(&path), message, help);
+}
+
+fn no_residency(check: &mut Check<'_>) {
+    let path = ["residency"];
+    if check.written(&path).entries().next().is_some() {
+        let message =
+            "this version does not keep data in its jurisdiction, so it refuses residency rules".to_owned();
+        let help = "Remove `residency` and list only regions where all of the data may be: every region gets a copy.";
+        check.add(Code::ResidencyNotYet, check.at(&path), message, help);
+    }
+}

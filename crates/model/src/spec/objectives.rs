@@ -1,0 +1,87 @@
+//! Works out how long a failover takes at these distances, and so which promises can be kept.
+//!
+//! Plans with typical round trips; what really happens is measured by `isles drill`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{RegionName, Topology, rtt};
+
+/// The shortest lease there is: below it, a busy machine's own pauses would end leases.
+pub const LEASE_TTL_MIN: Duration = Duration::from_millis(1500);
+/// A lease outlives so many round trips to a majority: a lost packet or a busy second must not end it.
+const LEASE_ROUND_TRIPS: u32 = 10;
+/// Added to a lease for the lease store's own work.
+const LEASE_ALLOWANCE: Duration = Duration::from_millis(500);
+/// What a database may take from the order to write until its first commit.
+pub const PROMOTION_ALLOWANCE: Duration = Duration::from_secs(1);
+/// The round trip planned with where the distance is not known: half around the world.
+pub const RTT_ASSUMED: Duration = Duration::from_millis(200);
+
+/// The steps between a region's loss and the first write in another one, each at its worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverBudget {
+    /// The lost writer's lease runs out.
+    pub lease: Duration,
+    /// The right to write is claimed: a round trip to the lease store's leader, and one of its own to a majority.
+    pub claim: Duration,
+    /// The database is promoted.
+    pub promotion: Duration,
+}
+
+impl FailoverBudget {
+    /// All steps together.
+    pub fn total(&self) -> Duration {
+        self.lease + self.claim + self.promotion
+    }
+}
+
+/// What a failover may take. Means nothing where [`Topology::may_fail_over`] says no.
+pub fn failover_budget(topology: &Topology) -> FailoverBudget {
+    FailoverBudget {
+        lease: topology.quorum.lease_ttl,
+        claim: 2 * round_trip_max(topology),
+        promotion: PROMOTION_ALLOWANCE,
+    }
+}
+
+/// The shortest lease that holds at these distances, and the default: ten round trips and half a second, at least
+/// 1.5 s.
+///
+/// The round trip is that to a majority. A compare-and-put counts when a majority of the voters (the regions and the
+/// witness) has it; a voter hears from itself at once, so of three voters the *second* smallest round trip decides.
+/// It is taken from the worst-placed region, and with any one other voter lost, because a lease must hold in an
+/// outage above all.
+pub fn lease_ttl_min(topology: &Topology) -> Duration {
+    let voters: Vec<&RegionName> = voters(topology).collect();
+    let majority = voters.len() / 2 + 1;
+    let worst = topology.region_names().map(|from| majority_round_trip(from, &voters, majority)).max();
+    (LEASE_ROUND_TRIPS * worst.unwrap_or_default() + LEASE_ALLOWANCE).max(LEASE_TTL_MIN)
+}
+
+/// The time for `from` to hear from a majority, itself included, when the nearest other voter is lost.
+fn majority_round_trip(from: &RegionName, voters: &[&RegionName], majority: usize) -> Duration {
+    let mut trips: Vec<Duration> = voters.iter().map(|voter| round_trip(from, voter)).collect();
+    trips.sort_unstable();
+    // Because two voters cannot lose one: there, nobody is left out.
+    let spare = usize::from(voters.len() > majority);
+    trips.get(majority - 1 + spare).copied().unwrap_or_default()
+}
+
+/// The longest round trip between any two voters.
+pub fn round_trip_max(topology: &Topology) -> Duration {
+    let voters: Vec<&RegionName> = voters(topology).collect();
+    let pairs = voters.iter().flat_map(|a| voters.iter().map(|b| round_trip(a, b)));
+    pairs.max().unwrap_or_default()
+}
+
+/// The planned round trip between two regions; [`RTT_ASSUMED`] where the catalogue does not know one of them.
+pub fn round_trip(a: &RegionName, b: &RegionName) -> Duration {
+    let unknown = if a == b { Duration::ZERO } else { RTT_ASSUMED };
+    rtt::rtt(a, b).unwrap_or(unknown)
+}
+
+fn voters(topology: &Topology) -> impl Iterator<Item = &RegionName> {
+    topology.region_names().chain(&topology.witness)
+}

@@ -1,0 +1,105 @@
+//! The words in which `keys.rs` describes the spec: what a value may look like, and what a key is for.
+//!
+//! The reader and the JSON Schema are both drawn from such a description, so they cannot disagree.
+
+/// What a value may look like.
+#[derive(Debug)]
+pub(super) enum Shape {
+    /// A DNS label (RFC 1035 section 2.3.1): names of applications, services and regions.
+    Name,
+    /// A host name of at least two labels.
+    Host,
+    /// Any text that is not empty.
+    Text,
+    /// A text, number or truth value, kept as written.
+    Literal,
+    /// A text that begins with a slash.
+    UrlPath,
+    /// An `http://` or `https://` address of an etcd member.
+    Endpoint,
+    /// A whole number.
+    Count { min: u64, max: u64 },
+    /// A length of time, see [`super::duration`].
+    Duration,
+    /// One of some words.
+    Choice(&'static [&'static str]),
+    /// A list.
+    List(&'static Shape),
+    /// A map whose keys the user chooses.
+    Map(KeyKind, &'static Shape),
+    /// A map with known keys.
+    Record(&'static [Key]),
+    /// One or the other, told apart by being a single value, a list or a map.
+    Either(&'static Shape, &'static Shape),
+    /// Anything; read by a later part of Isles.
+    Free,
+}
+
+/// What the keys of a [`Shape::Map`] may look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyKind {
+    /// DNS labels.
+    Name,
+    /// Names of environment variables (POSIX: letters, digits, underscores, no digit first).
+    Variable,
+}
+
+/// A key with its value's shape.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) required: bool,
+    /// What it is for, in one or two sentences; shown by editors.
+    pub(super) about: &'static str,
+    pub(super) shape: Shape,
+}
+
+pub(super) const fn required(name: &'static str, shape: Shape, about: &'static str) -> Key {
+    Key { name, required: true, about, shape }
+}
+
+pub(super) const fn optional(name: &'static str, shape: Shape, about: &'static str) -> Key {
+    Key { name, required: false, about, shape }
+}
+
+impl Shape {
+    /// What belongs here, as the end of "expected …".
+    pub(super) fn expected(&self) -> String {
+        match self {
+            Self::Name => "a name".to_owned(),
+            Self::Host => "a host name".to_owned(),
+            Self::Text => "a text".to_owned(),
+            Self::Literal => "a text or a number".to_owned(),
+            Self::UrlPath => "a path".to_owned(),
+            Self::Endpoint => "a URL".to_owned(),
+            Self::Count { .. } => "a whole number".to_owned(),
+            Self::Duration => "a length of time".to_owned(),
+            Self::Choice(words) => format!("one of {}", words.join(", ")),
+            Self::List(of) => format!("a list, each item {}", of.expected()),
+            Self::Map(..) => "a map".to_owned(),
+            Self::Record(keys) => {
+                let names: Vec<_> = keys.iter().map(|key| key.name).collect();
+                format!("a map with {}", names.join(", "))
+            }
+            Self::Either(a, b) => format!("{}, or {}", a.expected(), b.expected()),
+            Self::Free => "any value".to_owned(),
+        }
+    }
+
+    /// A value of this shape, to show how one is written.
+    pub(super) fn example(&self) -> &'static str {
+        match self {
+            Self::Name => "shop",
+            Self::Host => "api.example.com",
+            Self::Text | Self::Literal => "\"…\"",
+            Self::UrlPath => "/healthz",
+            Self::Endpoint => "https://etcd-1.example.com:2379",
+            Self::Count { .. } => "2",
+            Self::Duration => "3s",
+            Self::Choice(words) => words[0],
+            Self::List(_) => "[…]",
+            Self::Map(..) | Self::Record(_) | Self::Free => "{ … }",
+            Self::Either(a, _) => a.example(),
+        }
+    }
+}
