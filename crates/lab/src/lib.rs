@@ -3,3 +3,4 @@
 //! Contains no special agent code: it starts the same `isles agent` that runs in production.
 
 pub mod control;
+pub mod wan;
