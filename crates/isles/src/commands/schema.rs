@@ -1,15 +1,17 @@
-//! Prints the JSON Schema of the spec.
+//! Prints the JSON Schema of the spec, for editors.
 
 use crate::{
     cli::Global,
-    outcome::{Failure, Outcome},
+    outcome::{Exit, Outcome, say},
 };
 
 /// The arguments of `isles schema`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
-/// Not in this build yet.
-pub(crate) fn run(_global: &Global, _args: &Args) -> Outcome {
-    Err(Failure::message("`isles schema` is not in this build", ""))
+/// Prints it, indented for people; with `--json` on one line.
+pub(crate) fn run(global: &Global, _args: &Args) -> Outcome {
+    let schema = isles_model::spec::schema();
+    say(&if global.json { schema.to_string() } else { format!("{schema:#}") });
+    Ok(Exit::Done)
 }

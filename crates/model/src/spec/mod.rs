@@ -7,6 +7,7 @@ mod codes;
 mod duration;
 mod fill;
 mod finding;
+pub mod init;
 mod keys;
 mod objectives;
 mod read;

@@ -1,5 +1,7 @@
 //! Finds the word that was probably meant.
 
+use crate::ids::REGION_NAME_BYTES_MAX;
+
 /// The fewest letters by which one may be off.
 const EDITS_MIN: usize = 1;
 
@@ -31,6 +33,15 @@ pub(super) fn either(words: &[&str]) -> String {
     }
 }
 
+/// The DNS label nearest to a text (`My Shop` becomes `my-shop`); empty when no letter is left to begin it with.
+pub(super) fn slug(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let words = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let joined = words.collect::<Vec<_>>().join("-");
+    let from_letter = joined.trim_start_matches(|c: char| !c.is_ascii_lowercase());
+    from_letter[..from_letter.len().min(REGION_NAME_BYTES_MAX)].trim_end_matches('-').to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +55,8 @@ mod tests {
         assert_eq!(nearest("cmd", known), None);
         assert_eq!(nearest("comm", known), Some("command"));
         assert_eq!(nearest("", known), None);
+        assert_eq!(slug("@my_org/My Shop!"), "my-org-my-shop");
+        assert_eq!(slug("2048"), "");
         assert_eq!(either(&["a", "b", "c"]), "`a`, `b` or `c`");
     }
 }

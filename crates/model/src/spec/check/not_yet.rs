@@ -5,24 +5,25 @@ use crate::spec::{codes::Code, tree::Value};
 
 /// Keys that are read and kept, and have no effect in this version, with what they are waiting for.
 const LATER: [(&[&str], &str); 8] = [
-    (&["sessions"], "sessions that follow users"),
-    (&["edge_functions"], "functions at the edge"),
-    (&["observability"], "alerts"),
-    (&["render"], "files for the cloud"),
-    (&["dns"], "answers for the domain"),
-    (&["database", "conflicts"], "active-active"),
-    (&["routing", "policy"], "answers for the domain"),
-    (&["routing", "ttl"], "answers for the domain"),
+    (&["sessions"], "Sessions that follow users"),
+    (&["edge_functions"], "Functions at the edge"),
+    (&["observability"], "Alerts"),
+    (&["render"], "Files for the cloud"),
+    (&["dns"], "DNS answers for the domain"),
+    (&["database", "conflicts"], "Conflicts between regions that all write"),
+    (&["routing", "policy"], "DNS answers for the domain"),
+    (&["routing", "ttl"], "DNS answers for the domain"),
 ];
 
 pub(super) fn rules(check: &mut Check<'_>) {
     one_writer_only(check);
     commits_do_not_wait(check);
     no_residency(check);
-    for (path, waiting_for) in LATER {
+    for (path, missing) in LATER {
         if check.given(path) {
             let message = format!("`{}` has no effect yet", path.join("."));
-            let help = format!("It is checked and kept for {waiting_for}; this version runs without.");
+            let help =
+                format!("{missing} are not in this version; the key is checked, kept and otherwise ignored.");
             check.add(Code::NotObeyedYet, check.at(path), message, help);
         }
     }
