@@ -174,7 +174,7 @@ fn served(frame: &Frame) -> String {
     };
     format!(
         "<dl><div><dt>Served by</dt><dd><span class=dot></span>{region}</dd></div>\
-         <div><dt>Instance</dt><dd>process {instance}</dd></div><div><dt>Data from</dt><dd>{data}</dd></div></dl>",
+         <div class=instance><dt>Instance</dt><dd>process {instance}</dd></div><div><dt>Data from</dt><dd>{data}</dd></div></dl>",
         instance = frame.instance,
     )
 }
@@ -221,7 +221,7 @@ fn add_form(product: &Product) -> String {
 fn table(rows: &str, total: Cents) -> String {
     format!(
         "<table><thead><tr><th>Product<th class=pieces>Pieces<th class=each>Each<th class=sum>Sum</tr></thead>\
-         <tbody>{rows}</tbody><tfoot><tr><td colspan=3>Total<td class=sum>{total}</tr></tfoot></table>"
+         <tbody>{rows}</tbody><tfoot><tr><td>Total<td class=pieces><td class=each><td class=sum>{total}</tr></tfoot></table>"
     )
 }
 
