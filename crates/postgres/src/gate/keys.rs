@@ -1,0 +1,42 @@
+//! Remembers behind which door each open session's backend lives, so that its statement can be cancelled there.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{opening::CancelKey, upstream::Door};
+
+/// The doors of open sessions, by cancel key. Holds no more entries than there are sessions: each leaves with its
+/// [`Remembered`].
+#[derive(Clone, Default)]
+pub(super) struct Keys(Arc<Mutex<BTreeMap<CancelKey, Door>>>);
+
+/// Forgets the key when its session ends.
+pub(super) struct Remembered {
+    keys: Keys,
+    key: CancelKey,
+}
+
+impl Keys {
+    /// Remembers a key while the returned guard lives.
+    pub(super) fn remember(&self, key: CancelKey, door: Door) -> Remembered {
+        self.map(|map| map.insert(key.clone(), door));
+        Remembered { keys: self.clone(), key }
+    }
+
+    /// The door behind which the backend lives, if its session came through this agent.
+    pub(super) fn find(&self, key: &CancelKey) -> Option<Door> {
+        self.map(|map| map.get(key).cloned())
+    }
+
+    fn map<T>(&self, change: impl FnOnce(&mut BTreeMap<CancelKey, Door>) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Remembered {
+    fn drop(&mut self) {
+        self.keys.map(|map| map.remove(&self.key));
+    }
+}
