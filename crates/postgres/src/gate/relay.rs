@@ -261,6 +261,7 @@ mod tests {
     use crate::gate::upstream::Doors;
 
     const DEADLINE_MS: u64 = 100;
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     /// A session under way whose idle timer never fires: what stops a byte here is the check before its write.
     struct Session {
@@ -318,7 +319,8 @@ mod tests {
 
         async fn heard(&mut self) -> Vec<u8> {
             let mut heard = Vec::new();
-            let _ = self.app.read_to_end(&mut heard).await;
+            let ended = timeout(PATIENCE, self.app.read_to_end(&mut heard)).await;
+            assert!(ended.is_ok(), "the session goes on; heard {heard:?}");
             heard
         }
     }
@@ -345,7 +347,8 @@ mod tests {
         session.now_ms.store(DEADLINE_MS, Ordering::SeqCst);
         session.app.write_all(b"Q\0\0\0\x0bCOMMIT\0").await.unwrap();
         let mut reached = Vec::new();
-        session.database.read_to_end(&mut reached).await.unwrap();
+        let ended = timeout(PATIENCE, session.database.read_to_end(&mut reached)).await;
+        assert!(ended.is_ok(), "the session goes on; {reached:?} reached the database");
         assert_eq!(reached, b"");
         assert_eq!(session.closed.await.unwrap(), Closed::RightLapsed);
     }
