@@ -21,7 +21,7 @@ use crate::{
 const TICK_MAX: Duration = Duration::from_millis(500);
 
 /// The shortest time between two ticks that no fact has asked for.
-const TICK_MIN: Duration = Duration::from_millis(50);
+const TICK_MIN: Duration = Duration::from_millis(5);
 
 /// Answers kept between two ticks. One attempt is under way at a time, so more are late answers; the oldest go.
 const INBOX_MAX: usize = 32;

@@ -97,10 +97,18 @@ impl Situation<'_> {
             return Step::wait(Because::Draining);
         }
         match self.stands(key.epoch) {
-            Ok(()) => self.put_claim(key.epoch, self.hold.next_seq(key)),
+            Ok(()) => self.reclaim(key),
             Err(because) if self.now < lease.changed.plus(self.config.ttl) => Step::wait(because),
             Err(_) => self.claim(lease, Some(key)),
         }
+    }
+
+    fn reclaim(self, key: &LeaseKey) -> Step {
+        let step = self.put_claim(key.epoch, self.hold.next_seq(key));
+        if step.put.is_some() || self.hold.waits() {
+            return step;
+        }
+        Step::wait(if self.view.store_silent { Because::LeaseStoreSilent } else { Because::LeaseLapsed })
     }
 
     fn renew(self, key: &LeaseKey) -> Step {

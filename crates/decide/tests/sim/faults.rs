@@ -1,0 +1,243 @@
+//! What goes wrong in a world, when, and for how long.
+
+use crate::{
+    agent::Wake,
+    clock::{MS, Micros},
+    mutant::Mutant,
+    network::End,
+    setup::{FAULTS_FROM, HEALED_AT},
+    world::{Event, World},
+};
+
+/// One fault; the region is fixed when it strikes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fault {
+    kind: Kind,
+    region: usize,
+    /// Where the fault concerns two regions.
+    other: usize,
+    /// It prefers the holder of the lease.
+    at_holder: bool,
+    lasts: Micros,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Machine and database die; both come back after a reboot.
+    RegionCrash,
+    AgentCrash,
+    DatabaseCrash,
+    /// The process stands still; its events queue.
+    Stall,
+    /// Cut off from everything.
+    Isolation,
+    /// Cut off from its peers; the store answers.
+    PeersCut,
+    /// Two regions do not reach each other.
+    PairCut,
+    /// One of them does not reach the other.
+    OneWayCut,
+    /// The region does not reach the store.
+    StoreRequestsCut,
+    /// The store's answers do not reach the region.
+    StoreAnswersCut,
+    StoreSilent,
+    WatchGap,
+    SlowLinks,
+    /// The agent is asked to stop, and is started again.
+    Stop,
+    AppDown,
+}
+
+const ALL: [Kind; 15] = [
+    Kind::RegionCrash,
+    Kind::AgentCrash,
+    Kind::DatabaseCrash,
+    Kind::Stall,
+    Kind::Isolation,
+    Kind::PeersCut,
+    Kind::PairCut,
+    Kind::OneWayCut,
+    Kind::StoreRequestsCut,
+    Kind::StoreAnswersCut,
+    Kind::StoreSilent,
+    Kind::WatchGap,
+    Kind::SlowLinks,
+    Kind::Stop,
+    Kind::AppDown,
+];
+
+/// Faults that must change no epoch while they are short.
+const CALM: [Kind; 8] = [
+    Kind::AgentCrash,
+    Kind::DatabaseCrash,
+    Kind::Stall,
+    Kind::Isolation,
+    Kind::PeersCut,
+    Kind::StoreSilent,
+    Kind::WatchGap,
+    Kind::AppDown,
+];
+
+impl World {
+    /// Draws the faults of this world: one to five that may overlap, or short ones far apart.
+    pub(crate) fn draw_faults(&mut self) {
+        let ttl = self.setup.ttl_micros();
+        let mut at = FAULTS_FROM;
+        let count = if self.setup.calm { 3 } else { self.rng.usize(1..=5) };
+        for _ in 0..count {
+            let (kind, begins, lasts) = if self.setup.calm {
+                let lasts = self.rng.u64(50 * MS..(ttl * 3 / 10).min(700 * MS));
+                at += 2 * ttl;
+                (CALM[self.rng.usize(..CALM.len())], at, lasts)
+            } else {
+                let begins = self.rng.u64(FAULTS_FROM..HEALED_AT - 1_000 * MS);
+                (ALL[self.rng.usize(..ALL.len())], begins, self.rng.u64(100 * MS..6_000 * MS))
+            };
+            let region = self.rng.usize(..self.agents.len());
+            let other = (region + self.rng.usize(1..self.agents.len())) % self.agents.len();
+            let at_holder = self.rng.u8(..3) > 0;
+            self.faults.push(Fault { kind, region, other, at_holder, lasts });
+            self.after(begins, Event::Strike(self.faults.len() - 1));
+        }
+    }
+
+    pub(crate) fn strike(&mut self, index: usize) {
+        let holder = self.store.key.as_ref().map(|key| self.setup.index(&key.holder));
+        if let Some(holder) = holder.filter(|_| self.faults[index].at_holder) {
+            let fault = &mut self.faults[index];
+            if fault.other == holder {
+                fault.other = fault.region;
+            }
+            fault.region = holder;
+        }
+        let Fault { kind, region, other, lasts, .. } = self.faults[index];
+        // Because healing ends every fault, none is longer than that.
+        let lasts = lasts.min(HEALED_AT.saturating_sub(self.now + 2 * MS));
+        if region == other || lasts == 0 {
+            return;
+        }
+        self.note(|| format!("fault: {kind:?} at {region} (and {other}) for {} ms", lasts / MS));
+        match kind {
+            Kind::RegionCrash => {
+                self.agents[region].kill();
+                self.databases[region].crash();
+            }
+            Kind::AgentCrash => self.agents[region].kill(),
+            Kind::DatabaseCrash => self.databases[region].crash(),
+            Kind::Stall => self.stall(region, lasts),
+            Kind::StoreSilent => self.store.silent_until = self.now + lasts,
+            Kind::WatchGap => self.store.unwatched_until = self.now + lasts,
+            Kind::SlowLinks => self.net.slow_down(region, lasts / 20),
+            Kind::Stop => {
+                self.wake(region, 0, Wake::Stop);
+                self.wake(region, lasts, Wake::Exit);
+            }
+            Kind::AppDown => self.app(region, false),
+            Kind::Isolation
+            | Kind::PeersCut
+            | Kind::PairCut
+            | Kind::OneWayCut
+            | Kind::StoreRequestsCut
+            | Kind::StoreAnswersCut => {
+                for (from, to) in self.cuts(kind, region, other) {
+                    self.net.block(from, to);
+                }
+            }
+        }
+        self.after(lasts + MS, Event::Mend(index));
+    }
+
+    pub(crate) fn mend(&mut self, index: usize) {
+        let Fault { kind, region, other, .. } = self.faults[index];
+        if self.now >= HEALED_AT {
+            return;
+        }
+        self.note(|| format!("mended: {kind:?} at {region}"));
+        match kind {
+            Kind::RegionCrash => {
+                if self.agents[region].helm.is_none() {
+                    self.agents[region].clock.reboot(&mut self.rng);
+                }
+                self.start_region(region);
+            }
+            Kind::AgentCrash | Kind::Stop => self.start_agent(region),
+            Kind::DatabaseCrash => self.start_database(region),
+            Kind::SlowLinks => self.net.slow_down(region, 0),
+            Kind::AppDown => self.app(region, true),
+            Kind::Stall | Kind::StoreSilent | Kind::WatchGap => {}
+            Kind::Isolation
+            | Kind::PeersCut
+            | Kind::PairCut
+            | Kind::OneWayCut
+            | Kind::StoreRequestsCut
+            | Kind::StoreAnswersCut => {
+                for (from, to) in self.cuts(kind, region, other) {
+                    self.net.unblock(from, to);
+                }
+            }
+        }
+    }
+
+    /// Mends everything that is still wrong.
+    pub(crate) fn heal(&mut self) {
+        self.note(|| "everything is mended".to_owned());
+        self.net.mend();
+        self.setup.loss = 0.0;
+        self.store.silent_until = 0;
+        self.store.unwatched_until = 0;
+        for region in 0..self.agents.len() {
+            self.start_region(region);
+            self.app(region, true);
+        }
+    }
+
+    fn start_region(&mut self, region: usize) {
+        if !self.databases[region].up {
+            self.start_database(region);
+        }
+        self.start_agent(region);
+    }
+
+    fn start_database(&mut self, region: usize) {
+        if !self.databases[region].up {
+            self.databases[region].restart();
+        }
+    }
+
+    fn stall(&mut self, region: usize, lasts: Micros) {
+        let until = self.now + lasts;
+        self.agents[region].stalled_until = until;
+        if self.setup.mutant == Some(Mutant::ClockStopsInStall) {
+            self.agents[region].clock.stop(self.now, until);
+        }
+    }
+
+    fn app(&mut self, region: usize, up: bool) {
+        let app = isles_model::AppReport { healthy: vec![up] };
+        self.tell(region, isles_model::Fact::App(app));
+    }
+
+    fn cuts(&self, kind: Kind, region: usize, other: usize) -> Vec<(End, End)> {
+        let own = End::Region(region);
+        let peers = (0..self.agents.len()).filter(|peer| *peer != region).map(End::Region);
+        let both = |end: End| [(own, end), (end, own)];
+        match kind {
+            Kind::Isolation => peers.chain([End::Store]).flat_map(both).collect(),
+            Kind::PeersCut => peers.flat_map(both).collect(),
+            Kind::PairCut => both(End::Region(other)).to_vec(),
+            Kind::OneWayCut => vec![(own, End::Region(other))],
+            Kind::StoreRequestsCut => vec![(own, End::Store)],
+            Kind::StoreAnswersCut => vec![(End::Store, own)],
+            Kind::RegionCrash
+            | Kind::AgentCrash
+            | Kind::DatabaseCrash
+            | Kind::Stall
+            | Kind::StoreSilent
+            | Kind::WatchGap
+            | Kind::SlowLinks
+            | Kind::Stop
+            | Kind::AppDown => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Deliberate breakages that the simulation must catch: the test of the test.
+//!
+//! Each one breaks what surrounds the helm (the driver, the gate, the store, the clock) or what the helm is told,
+//! in the way in which a plausible mistake would. The helm's own code has no switch for any of them.
+
+/// A deliberate breakage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// The gate's deadline counts from the receipt of the answer, not from the emission of the put.
+    DeadlineFromReceipt,
+    /// The holder stops exactly a TTL after its last put: no margin for clocks.
+    NoMargin,
+    /// The store puts without comparing.
+    BlindPut,
+    /// The store compares the epoch, not the revision.
+    PutOnEpoch,
+    /// An observer believes that the last change is a quarter of a TTL older than it is.
+    EarlyClaim,
+    /// An observer times the change from its previous poll, before it can have received it.
+    TimedFromOwnPoll,
+    /// The gate checks its deadline on the way in only.
+    NoCheckOnAcknowledgement,
+    /// The gate stays open until a plan shuts it.
+    GateWithoutDeadline,
+    /// The clock stands still while the process does.
+    ClockStopsInStall,
+    /// A copy still on its way is reported as complete.
+    IncompleteCopyClaims,
+    /// A former writer's database is reported as if it had followed the newest epoch.
+    DivergedCopyClaims,
+    /// A restarted agent takes the newest epoch for its own, whoever has it.
+    ReclaimsOthersEpoch,
+    /// The driver gives the right back when asked to stop, and tells the helm a little later.
+    ReleaseBeforeGateShuts,
+    /// An attempt without an answer is taken for stored.
+    UnknownTakenForStored,
+    /// A late answer is credited to the newest attempt.
+    LateAnswerForNewest,
+    /// A database that rejoins drops the writes that only it had.
+    RejoinListsNothing,
+    /// A database follows the new writer without looking whether its own history is a part of the writer's.
+    FollowsWithoutRejoin,
+    /// The driver trusts the watch alone.
+    NeverPolls,
+    /// A database that is down for a moment is given up at once.
+    NoGrace,
+}
+
+impl Mutant {
+    /// Every one of them.
+    pub(crate) const ALL: [Self; 19] = [
+        Self::DeadlineFromReceipt,
+        Self::NoMargin,
+        Self::BlindPut,
+        Self::PutOnEpoch,
+        Self::EarlyClaim,
+        Self::TimedFromOwnPoll,
+        Self::NoCheckOnAcknowledgement,
+        Self::GateWithoutDeadline,
+        Self::ClockStopsInStall,
+        Self::IncompleteCopyClaims,
+        Self::DivergedCopyClaims,
+        Self::ReclaimsOthersEpoch,
+        Self::ReleaseBeforeGateShuts,
+        Self::UnknownTakenForStored,
+        Self::LateAnswerForNewest,
+        Self::RejoinListsNothing,
+        Self::FollowsWithoutRejoin,
+        Self::NeverPolls,
+        Self::NoGrace,
+    ];
+
+    /// The invariants that may be the first to notice it.
+    pub(crate) fn breaks(self) -> &'static [&'static str] {
+        match self {
+            Self::DeadlineFromReceipt
+            | Self::NoMargin
+            | Self::EarlyClaim
+            | Self::TimedFromOwnPoll
+            | Self::NoCheckOnAcknowledgement
+            | Self::GateWithoutDeadline
+            | Self::ClockStopsInStall
+            | Self::ReleaseBeforeGateShuts
+            | Self::LateAnswerForNewest => &["I1"],
+            Self::BlindPut | Self::PutOnEpoch => &["I1", "I6"],
+            Self::UnknownTakenForStored => &["I1", "I4"],
+            Self::RejoinListsNothing => &["I3"],
+            Self::FollowsWithoutRejoin => &["I4"],
+            Self::NeverPolls => &["I4", "I5"],
+            Self::NoGrace => &["I5"],
+            Self::ReclaimsOthersEpoch => &["I6"],
+            Self::IncompleteCopyClaims | Self::DivergedCopyClaims => &["I7"],
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Draws one world from a seed: how many regions, how far apart, how long the TTL, how kind the network.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use isles_decide::HelmConfig;
+use isles_model::{
+    RegionName, Topology,
+    topology::{
+        Commit, Consistency, Database, Engine, HealthCheck, Objectives, Pattern, Quorum, Region, Replicas,
+        Routing, RoutingPolicy, Service, WriteRouting,
+    },
+};
+
+use crate::{
+    clock::{MS, Micros},
+    mutant::Mutant,
+};
+
+const NAMES: [&str; 5] = ["eu-west-1", "us-east-1", "ap-southeast-1", "sa-east-1", "af-south-1"];
+
+/// When faults begin: the first writer is up by then.
+pub(crate) const FAULTS_FROM: Micros = 4_000 * MS;
+
+/// When everything is mended.
+pub(crate) const HEALED_AT: Micros = 16_000 * MS;
+
+/// One world, before it starts.
+pub(crate) struct Setup {
+    pub(crate) mutant: Option<Mutant>,
+    pub(crate) topology: Topology,
+    /// One way, in true time, between two regions.
+    pub(crate) one_way: Vec<Vec<Micros>>,
+    /// One way to the lease store.
+    pub(crate) store_one_way: Vec<Micros>,
+    /// Only faults that must change no epoch.
+    pub(crate) calm: bool,
+    /// Share of the messages lost.
+    pub(crate) loss: f64,
+    /// Share of the messages that take up to two seconds.
+    pub(crate) tail: f64,
+    /// How long the driver waits for the store before it reports an unknown outcome; else the helm gives up first.
+    pub(crate) put_timeout: Option<Micros>,
+    /// Between two polls of the store.
+    pub(crate) poll_every: Micros,
+    /// Whether changes are watched besides.
+    pub(crate) watched: bool,
+    /// Between two writes of one region's client.
+    pub(crate) client_every: Micros,
+    /// The longest way from a gate's check to the row, and from the check to the client.
+    pub(crate) gap_max: Micros,
+}
+
+impl Setup {
+    pub(crate) fn draw(mutant: Option<Mutant>, rng: &mut fastrand::Rng) -> Self {
+        let regions = [2, 2, 3, 3, 3, 5][rng.usize(..6)];
+        let calm = rng.u8(..8) == 0;
+        let nearest = [1, 10][rng.usize(..2)];
+        let farthest = [2, 20, 50][rng.usize(..3)].max(nearest + 1);
+        let mut one_way = vec![vec![0; regions]; regions];
+        for (a, b) in (0..regions).flat_map(|a| (0..a).map(move |b| (a, b))) {
+            one_way[a][b] = rng.u64(nearest * MS..farthest * MS);
+            one_way[b][a] = one_way[a][b];
+        }
+        let store_one_way = (0..regions).map(|_| rng.u64(nearest * MS / 2..farthest * MS)).collect();
+        let ttl = Duration::from_millis([1_500, 1_500, 2_000, 3_000][rng.usize(..4)]);
+        let unkind = !calm && rng.bool();
+        Self {
+            mutant,
+            topology: topology(regions, regions > 2 || rng.u8(..4) > 0, ttl, rng.bool()),
+            one_way,
+            store_one_way,
+            calm,
+            loss: if unkind { rng.f64() * 0.05 } else { 0.0005 },
+            tail: if unkind { rng.f64() * 0.03 } else { 0.0 },
+            put_timeout: rng.bool().then(|| rng.u64(300 * MS..900 * MS)),
+            poll_every: rng.u64(80 * MS..300 * MS),
+            watched: rng.u8(..4) > 0,
+            client_every: rng.u64(60 * MS..200 * MS),
+            gap_max: 50 * MS,
+        }
+    }
+
+    pub(crate) fn regions(&self) -> usize {
+        self.topology.regions.len()
+    }
+
+    pub(crate) fn name(&self, region: usize) -> &RegionName {
+        &self.topology.regions[region].name
+    }
+
+    pub(crate) fn index(&self, name: &RegionName) -> usize {
+        self.topology.region_names().position(|listed| listed == name).expect("a name of this world")
+    }
+
+    pub(crate) fn ttl(&self) -> Duration {
+        self.topology.quorum.lease_ttl
+    }
+
+    pub(crate) fn ttl_micros(&self) -> Micros {
+        u64::try_from(self.ttl().as_micros()).expect("a TTL is short")
+    }
+
+    /// The helm's configuration, as the product makes it.
+    pub(crate) fn config(&self, region: usize) -> HelmConfig {
+        let rtt = |peer: usize| Duration::from_micros(2 * self.one_way[region][peer]);
+        let rtts: BTreeMap<RegionName, Duration> = (0..self.regions())
+            .filter(|peer| *peer != region)
+            .map(|peer| (self.name(peer).clone(), rtt(peer)))
+            .collect();
+        let mut config = HelmConfig::new(&self.topology, self.name(region), rtts);
+        match self.mutant {
+            Some(Mutant::NoMargin) => config.margin = Duration::ZERO,
+            Some(Mutant::NoGrace) => config.database_grace = Duration::ZERO,
+            Some(_) | None => {}
+        }
+        config
+    }
+
+    /// From when on, after everything is mended, exactly one gate must be open: the last right runs out, a slow
+    /// clock counts a TTL and every turn, agents and databases start, one promotes; twice, as a claim may fail.
+    pub(crate) fn settled_at(&self) -> Micros {
+        HEALED_AT + 3 * self.ttl_micros() + 4_000 * MS
+    }
+
+    /// The end of the run.
+    pub(crate) fn ends_at(&self) -> Micros {
+        self.settled_at() + 2_000 * MS
+    }
+}
+
+fn topology(regions: usize, witness: bool, ttl: Duration, everywhere: bool) -> Topology {
+    let region = |name: &&str| Region { name: name.parse().unwrap(), provider: None, jurisdiction: None };
+    Topology {
+        name: "shop".to_owned(),
+        domain: None,
+        pattern: if everywhere { Pattern::ReadReplicas } else { Pattern::ActivePassive },
+        regions: NAMES[..regions].iter().map(region).collect(),
+        witness: witness.then(|| "eu-central-1".parse().unwrap()),
+        objectives: Objectives {
+            rto: Duration::from_secs(15),
+            rpo: None,
+            max_staleness: Duration::from_secs(2),
+        },
+        service: Service {
+            name: "web".to_owned(),
+            command: None,
+            image: None,
+            replicas: Replicas { min: 1, max: 1 },
+            healthcheck: HealthCheck {
+                path: "/healthz".to_owned(),
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_millis(500),
+                unhealthy_threshold: 3,
+                start_period: Duration::from_secs(30),
+            },
+            env: BTreeMap::new(),
+        },
+        routing: Routing {
+            policy: RoutingPolicy::Latency,
+            ttl: Duration::from_secs(30),
+            writes: WriteRouting::Forward,
+            consistency: Consistency::Eventual,
+            hold_writes: Duration::from_secs(20),
+        },
+        quorum: Quorum { etcd: Vec::new(), lease_ttl: ttl },
+        database: Database {
+            engine: Engine::Postgres,
+            version: None,
+            commit: Commit::Async,
+            exclude_tables: Vec::new(),
+        },
+    }
+}

@@ -1,0 +1,119 @@
+//! A lease store that is linearizable and otherwise unkind: it answers late, loses requests and answers, falls
+//! silent, and misses watch events.
+
+use isles_model::{Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision};
+
+use crate::{
+    agent::Wake,
+    clock::Micros,
+    mutant::Mutant,
+    network::End,
+    world::{Event, World},
+};
+
+/// The register.
+#[derive(Default)]
+pub(crate) struct Store {
+    pub(crate) key: Option<LeaseKey>,
+    revision: u64,
+    /// The epoch at each revision so far.
+    epochs: Vec<Epoch>,
+    /// No answer before this.
+    pub(crate) silent_until: Micros,
+    /// No watch event before this.
+    pub(crate) unwatched_until: Micros,
+}
+
+/// What an agent asks.
+pub(crate) enum Request {
+    Read { id: u64 },
+    Put(LeaseOrder),
+}
+
+impl Store {
+    fn put(&mut self, order: &LeaseOrder, mutant: Option<Mutant>) -> LeaseOutcome {
+        let epoch_at = |revision: u64| match usize::try_from(revision).expect("few puts").checked_sub(1) {
+            None => Epoch::NONE,
+            Some(index) => self.epochs[index],
+        };
+        let matches = match mutant {
+            Some(Mutant::BlindPut) => true,
+            Some(Mutant::PutOnEpoch) => epoch_at(order.expected.0) == epoch_at(self.revision),
+            Some(_) | None => order.expected.0 == self.revision,
+        };
+        if !matches {
+            return LeaseOutcome::Refused;
+        }
+        self.revision += 1;
+        self.epochs.push(order.value.epoch);
+        self.key = Some(order.value.clone());
+        LeaseOutcome::Stored(Revision(self.revision))
+    }
+}
+
+impl World {
+    /// Sends a request on its way; a network that repeats itself may deliver it twice.
+    pub(crate) fn ask_store(&mut self, from: usize, request: Request) {
+        let incarnation = self.agents[from].incarnation;
+        if let Request::Put(order) = &request
+            && self.rng.f64() < self.setup.loss / 2.0
+            && let Some(delay) = self.net.delay(&mut self.rng, End::Region(from), End::Store)
+        {
+            let again = Request::Put(order.clone());
+            self.after(delay, Event::Store { from, incarnation, request: again });
+        }
+        if let Some(delay) = self.net.delay(&mut self.rng, End::Region(from), End::Store) {
+            self.after(delay, Event::Store { from, incarnation, request });
+        }
+    }
+
+    pub(crate) fn on_store(&mut self, from: usize, incarnation: u64, request: Request) {
+        let silent = self.now < self.store.silent_until;
+        // Because a store may lose its leader between applying and answering, half of the puts are applied.
+        if silent && (matches!(request, Request::Read { .. }) || self.rng.bool()) {
+            return;
+        }
+        let wake = match request {
+            Request::Read { id } => {
+                Wake::LeaseRead { id, key: self.store.key.clone(), revision: Revision(self.store.revision) }
+            }
+            Request::Put(order) => {
+                let before = self.store.key.clone();
+                let outcome = self.store.put(&order, self.setup.mutant);
+                let renewal = before
+                    .is_some_and(|key| key.epoch == order.value.epoch && key.seq + 1 == order.value.seq);
+                let plain = renewal
+                    && matches!(outcome, LeaseOutcome::Stored(_))
+                    && order.value.state == LeaseState::Held;
+                self.note_unless(plain, || {
+                    let LeaseKey { epoch, seq, state, .. } = &order.value;
+                    format!("store: {outcome:?} for {from}: epoch {epoch}, seq {seq}, {state:?}")
+                });
+                if matches!(outcome, LeaseOutcome::Stored(_)) {
+                    self.judge.stored(self.now, &order.value);
+                    self.tell_watchers();
+                }
+                Wake::LeaseAnswered { attempt: order.attempt, outcome }
+            }
+        };
+        if !silent && let Some(delay) = self.net.delay(&mut self.rng, End::Store, End::Region(from)) {
+            self.after(delay, Event::Agent(from, incarnation, wake));
+        }
+    }
+
+    fn tell_watchers(&mut self) {
+        if !self.setup.watched || self.now < self.store.unwatched_until {
+            return;
+        }
+        for region in 0..self.agents.len() {
+            if let Some(delay) = self.net.delay(&mut self.rng, End::Store, End::Region(region)) {
+                let wake = Wake::LeaseWatched {
+                    key: self.store.key.clone(),
+                    revision: Revision(self.store.revision),
+                };
+                let incarnation = self.agents[region].incarnation;
+                self.after(delay, Event::Agent(region, incarnation, wake));
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Runs one world through virtual time, one event after the other.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BinaryHeap, VecDeque},
+};
+
+use crate::{
+    agent::{Agent, Wake},
+    clock::{MS, Micros},
+    database::{Database, Work},
+    faults::Fault,
+    judge::{Judge, Violation},
+    mutant::Mutant,
+    network::Network,
+    setup::{HEALED_AT, Setup},
+    store::{Request, Store},
+};
+
+/// Events remembered for the report of a failing seed.
+const TRACE_MAX: usize = 80;
+
+/// Something that happens at one moment.
+pub(crate) enum Event {
+    /// To an agent's process: waits while the process is stalled, is void once that run has ended.
+    Agent(usize, u64, Wake),
+    /// A request reaches the lease store.
+    Store { from: usize, incarnation: u64, request: Request },
+    /// To a database, in one of its lives.
+    Database(usize, u64, Work),
+    /// A region's client writes.
+    Client(usize),
+    /// An acknowledgement leaves a gate; the process cannot call it back.
+    Acknowledged { region: usize, write: u32 },
+    /// A fault begins.
+    Strike(usize),
+    /// It ends.
+    Mend(usize),
+    /// Everything is mended.
+    Heal,
+    /// The gates are counted.
+    Count,
+}
+
+struct Scheduled {
+    at: Micros,
+    serial: u64,
+    event: Event,
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.serial).cmp(&(other.at, other.serial))
+    }
+}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+/// One world.
+pub(crate) struct World {
+    pub(crate) now: Micros,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) setup: Setup,
+    pub(crate) net: Network,
+    pub(crate) store: Store,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) databases: Vec<Database>,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) judge: Judge,
+    pub(crate) writes: u32,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    serial: u64,
+    trace: Option<VecDeque<String>>,
+}
+
+/// What came of a run.
+pub(crate) struct Outcome {
+    pub(crate) violation: Option<Violation>,
+    pub(crate) trace: VecDeque<String>,
+    pub(crate) acknowledged: usize,
+    pub(crate) stranded: usize,
+    pub(crate) epochs: u64,
+}
+
+/// Runs the world that a seed draws.
+pub(crate) fn run(seed: u64, mutant: Option<Mutant>, traced: bool) -> Outcome {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let setup = Setup::draw(mutant, &mut rng);
+    let mut world = World::new(setup, rng, traced);
+    world.run();
+    Outcome {
+        acknowledged: world.judge.acknowledged(),
+        stranded: world.databases.iter().map(|database| database.stranded.len()).sum(),
+        epochs: world.store.key.as_ref().map_or(0, |key| key.epoch.0),
+        violation: world.judge.violation,
+        trace: world.trace.unwrap_or_default(),
+    }
+}
+
+impl World {
+    fn new(setup: Setup, mut rng: fastrand::Rng, traced: bool) -> Self {
+        let agents = (0..setup.regions()).map(|_| Agent::new(&mut rng)).collect();
+        let databases = (0..setup.regions()).map(|_| Database::new()).collect();
+        let mut world = Self {
+            now: 0,
+            net: Network::new(&setup),
+            store: Store::default(),
+            agents,
+            databases,
+            faults: Vec::new(),
+            judge: Judge::new(setup.calm),
+            writes: 0,
+            queue: BinaryHeap::new(),
+            serial: 0,
+            trace: traced.then(VecDeque::new),
+            rng,
+            setup,
+        };
+        world.note(|| "world drawn".to_owned());
+        for region in 0..world.agents.len() {
+            world.start_agent(region);
+            let first = world.rng.u64(..50 * MS);
+            world.after(first, Event::Database(region, 0, Work::Replicate));
+            let first = world.rng.u64(..1_000 * MS);
+            world.after(first, Event::Client(region));
+        }
+        world.draw_faults();
+        world.after(HEALED_AT, Event::Heal);
+        let settled = world.setup.settled_at();
+        world.after(settled, Event::Count);
+        world
+    }
+
+    fn run(&mut self) {
+        let end = self.setup.ends_at();
+        while self.judge.violation.is_none()
+            && let Some(Reverse(next)) = self.queue.pop()
+        {
+            self.now = next.at;
+            if self.now >= end {
+                self.judge.close(self.now, &self.databases, self.store.key.as_ref(), &self.setup);
+                return;
+            }
+            if let Event::Agent(region, ..) = &next.event {
+                let stalled_until = self.agents[*region].stalled_until;
+                if stalled_until > self.now {
+                    self.queue.push(Reverse(Scheduled { at: stalled_until, ..next }));
+                    continue;
+                }
+            }
+            self.dispatch(next.event);
+        }
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        match event {
+            Event::Agent(region, incarnation, wake) => self.on_agent(region, incarnation, wake),
+            Event::Store { from, incarnation, request } => self.on_store(from, incarnation, request),
+            Event::Database(region, life, work) => self.on_database(region, life, work),
+            Event::Client(region) => self.on_client(region),
+            Event::Acknowledged { region, write } => self.on_acknowledged(region, write),
+            Event::Strike(fault) => self.strike(fault),
+            Event::Mend(fault) => self.mend(fault),
+            Event::Heal => self.heal(),
+            Event::Count => self.count_gates(),
+        }
+    }
+
+    /// Something happens `delay` from now, after everything already due then.
+    pub(crate) fn after(&mut self, delay: Micros, event: Event) {
+        self.serial += 1;
+        self.queue.push(Reverse(Scheduled { at: self.now + delay, serial: self.serial, event }));
+    }
+
+    /// Something happens to the present run of an agent.
+    pub(crate) fn wake(&mut self, region: usize, delay: Micros, wake: Wake) {
+        let incarnation = self.agents[region].incarnation;
+        self.after(delay, Event::Agent(region, incarnation, wake));
+    }
+
+    /// Remembers a line for the report; costs nothing unless the run is traced.
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(trace) = &mut self.trace {
+            if trace.len() == TRACE_MAX {
+                trace.pop_front();
+            }
+            trace.push_back(format!("{:>10.3} ms  {}", now as f64 / MS as f64, line()));
+        }
+    }
+
+    /// Remembers a line unless it is one of too many.
+    pub(crate) fn note_unless(&mut self, plain: bool, line: impl FnOnce() -> String) {
+        if !plain {
+            self.note(line);
+        }
+    }
+
+    fn count_gates(&mut self) {
+        let open: Vec<usize> = (0..self.agents.len()).filter(|region| self.gate(*region).is_some()).collect();
+        if open.len() != 1 {
+            let key = self.store.key.clone();
+            self.judge.fail(self.now, "I4", || format!("gates {open:?} are open after healing; key {key:?}"));
+        }
+        self.after(100 * MS, Event::Count);
+    }
+}
