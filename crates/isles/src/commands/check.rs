@@ -1,6 +1,6 @@
 //! Checks the spec: every mistake at once, and when there is none, what is promised and how long a failover may take.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, io::Write as _};
 
 use isles_model::{
     Topology, rtt,
@@ -34,7 +34,8 @@ pub(crate) fn run(global: &Global, _args: &Args) -> Outcome {
 
 fn print(global: &Global, checked: &Checked) {
     if !checked.warnings.is_empty() {
-        eprintln!("{:?}", miette::Report::new(checked.warnings.clone()));
+        // Because a broken pipe is no reason to fail, the result of writing is not looked at.
+        let _ = writeln!(std::io::stderr(), "{:?}", miette::Report::new(checked.warnings.clone()));
     }
     if !global.quiet {
         say(&summary(global, &checked.topology));
@@ -94,7 +95,10 @@ fn failover(text: &mut String, topology: &Topology) {
         row("users write again within", format!("{}, of {rto} promised", show_duration(budget.total())));
         row("meanwhile writes wait up to", show_duration(topology.routing.hold_writes));
     } else {
-        row("a lost region's writes", "wait for a person: isles failover REGION".to_owned());
+        row(
+            "a lost primary's writes",
+            "wait until it is back: no third vote, no automatic failover".to_owned(),
+        );
     }
     row(
         "acknowledged writes in an outage",

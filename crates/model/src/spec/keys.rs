@@ -50,7 +50,7 @@ pub(super) static SPEC: Shape = Shape::Record(&[
 const PATTERN: Shape = Shape::Choice(&["active-passive", "read-replicas", "active-active"]);
 
 const REGIONS: Shape = Shape::Either(
-    &Shape::List(&Shape::Name),
+    &Shape::List(&Shape::Region),
     &Shape::Map(
         KeyKind::Name,
         &Shape::Record(&[

@@ -85,3 +85,36 @@ pub fn round_trip(a: &RegionName, b: &RegionName) -> Duration {
 fn voters(topology: &Topology) -> impl Iterator<Item = &RegionName> {
     topology.region_names().chain(&topology.witness)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(regions: &str, witness: Option<&str>, lease_ms: u64, budget_ms: u64) {
+        let quorum = witness.map(|name| format!("quorum: {{ witness: {name} }}\n")).unwrap_or_default();
+        let text = format!(
+            "name: shop\nregions: [{regions}]\n{quorum}services: {{ web: {{ command: x }} }}\ndatabase: {{ engine: postgres }}\n"
+        );
+        let topology = crate::spec::load("isles.yaml", &text).expect(&text).topology;
+        assert_eq!(lease_ttl_min(&topology), Duration::from_millis(lease_ms), "{text}");
+        assert_eq!(topology.quorum.lease_ttl, lease_ttl_min(&topology), "{text}");
+        assert_eq!(failover_budget(&topology).total(), Duration::from_millis(budget_ms), "{text}");
+    }
+
+    #[test]
+    fn the_lease_follows_the_round_trip_to_a_majority_with_one_voter_lost() {
+        // Of three voters the second other one: Ireland is lost, Virginia and Singapore are 220 ms apart.
+        check("eu-west-1, us-east-1, ap-southeast-1", None, 2700, 2700 + 440 + 1000);
+        // The witness is 26 and 92 ms away; ten times 92 and a half second is below the floor.
+        check("eu-west-1, us-east-1", Some("eu-central-1"), 1500, 1500 + 184 + 1000);
+        // Of five voters the third other one: from Tokyo, with Singapore lost, that is Ireland at 203 ms.
+        check(
+            "eu-west-1, us-east-1, ap-southeast-1, ap-northeast-1, eu-central-1",
+            None,
+            2530,
+            2530 + 2 * 226 + 1000,
+        );
+        check("eu-west-1", None, 1500, 2500);
+        check("eu-west-1, ap-southeast-1", None, 2220, 2220 + 344 + 1000);
+    }
+}

@@ -8,7 +8,7 @@ use super::{
     suggest::{either, nearest},
     tree::{Node, Value},
 };
-use crate::RegionName;
+use crate::{RegionName, rtt};
 
 /// Reports where `node` differs from `shape`. `path` names the value: empty at the top, else `services.web`.
 pub(super) fn conform(node: &Node, shape: &Shape, path: &str, findings: &mut Vec<Finding>) {
@@ -113,6 +113,13 @@ fn wrong_text(text: &str, shape: &Shape, path: &str) -> Option<(Code, String, St
             "a name that can stand in DNS",
             "Use 1 to 63 lower-case letters, digits and hyphens, a letter first, no hyphen last.",
         ),
+        Shape::Region if text.parse::<RegionName>().is_err() => {
+            let near = rtt::nearest_names(text).into_iter().next();
+            let guess = near.map(|near| format!("Did you mean `{near}`? ")).unwrap_or_default();
+            let help =
+                format!("{guess}A region's name has lower-case letters, digits and hyphens, a letter first.");
+            Some((Code::BadName, format!("`{text}` is not a name of a region"), help))
+        }
         Shape::Host if !is_host(text) => is_not(
             Code::BadValue,
             "a host name",
@@ -147,6 +154,7 @@ fn wrong_text(text: &str, shape: &Shape, path: &str) -> Option<(Code, String, St
             Some((Code::WrongType, format!("`{path}` is the text `{text}`, not a whole number"), help))
         }
         Shape::Name
+        | Shape::Region
         | Shape::Host
         | Shape::Text
         | Shape::Literal

@@ -27,7 +27,7 @@ pub fn schema() -> Value {
 
 fn of(shape: &Shape) -> Value {
     match shape {
-        Shape::Name => json!({"type": "string", "pattern": LABEL}),
+        Shape::Name | Shape::Region => json!({"type": "string", "pattern": LABEL}),
         Shape::Host => json!({"type": "string", "pattern": HOST, "maxLength": 253}),
         Shape::Text => json!({"type": "string", "pattern": r"\S"}),
         Shape::Literal => json!({"type": ["string", "number", "boolean"]}),

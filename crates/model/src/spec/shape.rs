@@ -7,6 +7,8 @@
 pub(super) enum Shape {
     /// A DNS label (RFC 1035 section 2.3.1): names of applications, services and regions.
     Name,
+    /// The name of a region: a DNS label too.
+    Region,
     /// A host name of at least two labels.
     Host,
     /// Any text that is not empty.
@@ -63,10 +65,11 @@ pub(super) const fn optional(name: &'static str, shape: Shape, about: &'static s
 }
 
 impl Shape {
-    /// What belongs here, as the end of "expected …".
+    /// What belongs here, as the end of "not …".
     pub(super) fn expected(&self) -> String {
         match self {
             Self::Name => "a name".to_owned(),
+            Self::Region => "a region".to_owned(),
             Self::Host => "a host name".to_owned(),
             Self::Text => "a text".to_owned(),
             Self::Literal => "a text or a number".to_owned(),
@@ -75,31 +78,34 @@ impl Shape {
             Self::Count { .. } => "a whole number".to_owned(),
             Self::Duration => "a length of time".to_owned(),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
-            Self::List(of) => format!("a list, each item {}", of.expected()),
-            Self::Map(..) => "a map".to_owned(),
-            Self::Record(keys) => {
-                let names: Vec<_> = keys.iter().map(|key| key.name).collect();
-                format!("a map with {}", names.join(", "))
-            }
-            Self::Either(a, b) => format!("{}, or {}", a.expected(), b.expected()),
+            Self::List(_) => "a list".to_owned(),
+            Self::Map(..) | Self::Record(_) => "a map".to_owned(),
+            Self::Either(a, b) => format!("{} or {}", a.expected(), b.expected()),
             Self::Free => "any value".to_owned(),
         }
     }
 
     /// A value of this shape, to show how one is written.
-    pub(super) fn example(&self) -> &'static str {
+    pub(super) fn example(&self) -> String {
         match self {
-            Self::Name => "shop",
-            Self::Host => "api.example.com",
-            Self::Text | Self::Literal => "\"…\"",
-            Self::UrlPath => "/healthz",
-            Self::Endpoint => "https://etcd-1.example.com:2379",
-            Self::Count { .. } => "2",
-            Self::Duration => "3s",
-            Self::Choice(words) => words[0],
-            Self::List(_) => "[…]",
-            Self::Map(..) | Self::Record(_) | Self::Free => "{ … }",
+            Self::Name => "web".to_owned(),
+            Self::Region => "eu-west-1".to_owned(),
+            Self::Host => "api.example.com".to_owned(),
+            Self::Text | Self::Literal => "\"…\"".to_owned(),
+            Self::UrlPath => "/healthz".to_owned(),
+            Self::Endpoint => "https://etcd-1.example.com:2379".to_owned(),
+            Self::Count { min, .. } => min.max(&2).to_string(),
+            Self::Duration => "3s".to_owned(),
+            Self::Choice(words) => words.first().copied().unwrap_or_default().to_owned(),
+            Self::List(of) => format!("[{}]", of.example()),
+            Self::Map(KeyKind::Name, of) => format!("{{ web: {} }}", of.example()),
+            Self::Map(KeyKind::Variable, of) => format!("{{ NAME: {} }}", of.example()),
+            Self::Record(keys) => {
+                let shown = keys.iter().filter(|key| key.required).chain(keys.first()).next();
+                shown.map_or("{}".to_owned(), |key| format!("{{ {}: {} }}", key.name, key.shape.example()))
+            }
             Self::Either(a, _) => a.example(),
+            Self::Free => "{}".to_owned(),
         }
     }
 }

@@ -10,6 +10,8 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 use super::{
     codes::Code,
     finding::{Finding, Place},
+    places::Places,
+    scalar::plain,
 };
 
 /// The largest spec read, in bytes.
@@ -264,76 +266,6 @@ impl Reader<'_> {
     }
 }
 
-/// Types a plain scalar by the core schema.
-fn plain(text: Cow<'_, str>) -> Value {
-    match &*text {
-        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "true" | "True" | "TRUE" => Value::Flag(true),
-        "false" | "False" | "FALSE" => Value::Flag(false),
-        word if is_number(word) => Value::Number(text.into_owned()),
-        _ => Value::Text(text.into_owned()),
-    }
-}
-
-/// Decimal, octal (`0o`), hexadecimal (`0x`) and floating-point numbers; `.inf` and `.nan`.
-fn is_number(word: &str) -> bool {
-    let unsigned = word.strip_prefix(['-', '+']).unwrap_or(word);
-    if let Some(digits) = word.strip_prefix("0o") {
-        return !digits.is_empty() && digits.bytes().all(|b| matches!(b, b'0'..=b'7'));
-    }
-    if let Some(digits) = word.strip_prefix("0x") {
-        return !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    }
-    if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(word, ".nan" | ".NaN" | ".NAN") {
-        return true;
-    }
-    let numeric =
-        unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'-' | b'+'));
-    let has_digit = unsigned.bytes().next().is_some_and(|b| b.is_ascii_digit() || b == b'.');
-    numeric && has_digit && unsigned.parse::<f64>().is_ok()
-}
-
-/// Turns the parser's places, counted in characters, into bytes.
-struct Places<'a> {
-    text: &'a str,
-    /// The byte of every character; empty for plain ASCII, where they are the same.
-    bytes: Vec<usize>,
-}
-
-impl<'a> Places<'a> {
-    fn new(text: &'a str) -> Self {
-        let bytes = if text.is_ascii() { Vec::new() } else { text.char_indices().map(|(i, _)| i).collect() };
-        Self { text, bytes }
-    }
-
-    fn byte(&self, index: usize) -> usize {
-        if self.bytes.is_empty() { index } else { self.bytes.get(index).copied().unwrap_or(self.text.len()) }
-            .min(self.text.len())
-    }
-
-    fn at(&self, mark: &saphyr_parser::Marker) -> Place {
-        let start = self.byte(mark.index());
-        Place { start, end: start, line: mark.line(), column: mark.col() + 1 }
-    }
-
-    /// The place of an error: on the last line with text where the parser means the end of the file.
-    fn of_error(&self, mark: &saphyr_parser::Marker) -> Place {
-        let start = self.byte(mark.index()).min(self.text.trim_end().len());
-        let before = self.text.get(..start).unwrap_or_default();
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let column = before[line_start..].chars().count() + 1;
-        Place { start, end: start, line: before.matches('\n').count() + 1, column }
-    }
-
-    /// The place of an event, without the blanks that the parser counts to its end.
-    fn of(&self, span: saphyr_parser::Span) -> Place {
-        let place = self.at(&span.start);
-        let end = self.byte(span.end.index()).max(place.start);
-        let written = self.text.get(place.start..end).map_or(0, |text| text.trim_end().len());
-        Place { end: place.start + written, ..place }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,17 +291,6 @@ mod tests {
             &serde_json::json!({"a": "no", "b": "on", "c": "12:30", "d": "0777"}),
         );
         check("no: true", &serde_json::json!({"no": true}));
-    }
-
-    #[test]
-    fn numbers_keep_what_was_written() {
-        assert_eq!(plain("1.10".into()), Value::Number("1.10".into()));
-        for number in ["0", "-1", "1e3", ".5", "0x1F", "0o17", ".inf"] {
-            assert_eq!(plain(number.into()), Value::Number(number.into()));
-        }
-        for text in ["1.2.3", "1-2", "e3", "-", ".", "inf", "nan", "1s", "+"] {
-            assert_eq!(plain(text.into()), Value::Text(text.into()));
-        }
     }
 
     #[test]

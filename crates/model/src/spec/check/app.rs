@@ -1,7 +1,7 @@
 //! Rules about the app and its database.
 
 use super::Check;
-use crate::spec::codes::Code;
+use crate::spec::{codes::Code, tree::Value};
 
 /// The oldest PostgreSQL that can be replicated so (row filters and column lists came with 15).
 const POSTGRES_MAJOR_MIN: u32 = 15;
@@ -17,7 +17,8 @@ pub(super) fn rules(check: &mut Check<'_>) {
 }
 
 fn one_service(check: &mut Check<'_>) {
-    if !check.given(&["services"]) {
+    let services = check.written(&["services"]).0.map(|node| &node.value);
+    if !matches!(services, Some(Value::Map(_))) {
         return;
     }
     let names: Vec<&str> = check.written(&["services"]).entries().map(|(name, _)| name).collect();

@@ -20,13 +20,24 @@ pub(super) fn rules(check: &mut Check<'_>) {
     commits_do_not_wait(check);
     no_residency(check);
     for (path, missing) in LATER {
-        if check.given(path) {
-            let message = format!("`{}` has no effect yet", path.join("."));
-            let help =
-                format!("{missing} are not in this version; the key is checked, kept and otherwise ignored.");
-            check.add(Code::NotObeyedYet, check.at(path), message, help);
-        }
+        say_if_given(check, path, missing);
     }
+    let names: Vec<&str> = check.written(&["regions"]).entries().map(|(name, _)| name).collect();
+    for name in names {
+        say_if_given(check, &["regions", name, "weight"], "DNS answers by weight");
+    }
+}
+
+/// Warns of a key without effect, unless something is wrong with its value anyway.
+fn say_if_given(check: &mut Check<'_>, path: &[&str], missing: &str) {
+    let Some(node) = check.written(path).0 else { return };
+    let within = node.at.start..=node.at.end;
+    if check.findings.iter().any(|finding| within.contains(&finding.place().start)) {
+        return;
+    }
+    let message = format!("`{}` has no effect yet", path.join("."));
+    let help = format!("{missing} are not in this version; the key is checked, kept and otherwise ignored.");
+    check.add(Code::NotObeyedYet, check.at(path), message, help);
 }
 
 fn one_writer_only(check: &mut Check<'_>) {

@@ -19,6 +19,7 @@ pub(super) fn rules(check: &mut Check<'_>) {
     number_of_regions(check);
     let named = named_regions(check);
     names_are_known(check, &named);
+    providers_agree(check, &named);
     each_region_once(check, &named);
     primary_is_listed(check);
     witness_votes_only(check);
@@ -91,6 +92,19 @@ fn names_are_known(check: &mut Check<'_>, named: &[Named]) {
         let help =
             format!("{guess}For a place of your own write `{name}: {{ provider: {CUSTOM} }}` in a map.");
         check.add(Code::UnknownRegion, *at, format!("no provider has a region `{name}`"), help);
+    }
+}
+
+fn providers_agree(check: &mut Check<'_>, named: &[Named]) {
+    for (name, _, _) in named {
+        let path = ["regions", name, "provider"];
+        let Some((known, said)) = rtt::region(name).zip(check.written(&path).text()) else { continue };
+        if said != known.provider {
+            let message = format!("`{name}` is a region of {}, not of {said}", known.provider);
+            let help =
+                format!("Write `provider: {}`, or leave it out: it is known from the name.", known.provider);
+            check.add(Code::BadValue, check.at(&path), message, help);
+        }
     }
 }
 
