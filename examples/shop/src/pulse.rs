@@ -60,22 +60,21 @@ pub async fn run(shop: Arc<Shop>) {
 async fn prepare(shop: &Shop) {
     let mut warned = false;
     loop {
-        let (migrated, near) =
-            tokio::join!(shop.database.change(&Migrate), shop.database.probe_near(&UpToDate));
-        match (migrated, near) {
-            (Ok(applied), _) => {
+        // What a copy holds, its writer holds: then there is nothing to migrate, and nobody to wait for.
+        if let Ok(true) = shop.database.probe_near(&UpToDate).await {
+            info!(region = %shop.region, "The near copy holds the schema.");
+            return;
+        }
+        match shop.database.change(&Migrate).await {
+            Ok(applied) => {
                 info!(region = %shop.region, applied, "The schema is up to date.");
                 return;
             }
-            (Err(_), Ok(true)) => {
-                info!(region = %shop.region, "The writer is away; the near copy holds the schema.");
-                return;
-            }
-            (Err(failure), _) if !warned => {
+            Err(failure) if !warned => {
                 warn!(region = %shop.region, %failure, "The schema cannot be prepared yet.");
                 warned = true;
             }
-            (Err(_), _) => {}
+            Err(_) => {}
         }
         sleep(PREPARE_PAUSE).await;
     }

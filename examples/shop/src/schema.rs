@@ -64,7 +64,7 @@ impl Change for Migrate {
     }
 }
 
-/// Whether a copy already holds every migration: then it can be read although the writer is away.
+/// Whether a copy already holds every migration.
 pub struct UpToDate;
 
 impl Query for UpToDate {
