@@ -1,0 +1,212 @@
+//! Lets the app's role into this region's database only while the region may write.
+//!
+//! A task and a session of its own, so that no copy, dump or promotion can delay a fence. It acts on what is
+//! ordered, what has been promoted and the time; it decides nothing. The gate in front shuts first; this door
+//! holds also against whoever goes round the gate.
+
+use std::{sync::Arc, time::Duration};
+
+use isles_model::{DatabaseOrder, Epoch, Moment};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    error::{DatabaseError, Doing, within},
+    link::{Link, Purpose, ident, literal},
+    run::World,
+};
+
+/// How long one move of the door may take before its session counts as lost.
+const MOVE_MAX: Duration = Duration::from_secs(2);
+/// How often a shut door is checked for sessions that slipped through while it closed.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
+/// Pause before the next attempt when the database does not answer.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Where the door should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// The app's role may not log in, and none of its sessions is left.
+    Shut,
+    /// The app's role may log in until the moment given.
+    Open { epoch: Epoch, until: Moment },
+}
+
+/// Open only for a promoted epoch that is still ordered and has not run out.
+fn wish(order: &DatabaseOrder, promoted: Option<Epoch>, now: Moment) -> Door {
+    match *order {
+        DatabaseOrder::Write { epoch, until } if promoted == Some(epoch) && now < until => {
+            Door::Open { epoch, until }
+        }
+        DatabaseOrder::Write { .. } | DatabaseOrder::Fence { .. } | DatabaseOrder::Follow { .. } => {
+            Door::Shut
+        }
+    }
+}
+
+/// Keeps the door until told to stop; leaves it shut.
+pub(crate) async fn run(
+    world: Arc<World>,
+    mut orders: watch::Receiver<DatabaseOrder>,
+    mut promoted: watch::Receiver<Option<Epoch>>,
+    stop: CancellationToken,
+) {
+    let mut keeper = Keeper { world, link: None, open: None };
+    while !stop.is_cancelled() {
+        let wish = {
+            let order = orders.borrow_and_update().clone();
+            wish(&order, *promoted.borrow_and_update(), (keeper.world.clock)())
+        };
+        let pause = match keeper.bring_to(wish).await {
+            Ok(()) => keeper.until_next_look(wish),
+            Err(error) => {
+                debug!(error = %error, "The fence could not reach the database.");
+                keeper.link = None;
+                RETRY_AFTER
+            }
+        };
+        tokio::select! {
+            changed = orders.changed() => if changed.is_err() { break },
+            changed = promoted.changed() => if changed.is_err() { break },
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+    if let Err(error) = keeper.bring_to(Door::Shut).await {
+        warn!(error = %error, "The database could not be fenced while stopping.");
+    }
+}
+
+struct Keeper {
+    world: Arc<World>,
+    link: Option<Link>,
+    /// The epoch the door was opened for; `None`: shut, or not known to be open.
+    open: Option<Epoch>,
+}
+
+impl Keeper {
+    async fn bring_to(&mut self, door: Door) -> Result<(), DatabaseError> {
+        match door {
+            Door::Open { epoch, .. } if self.open == Some(epoch) => Ok(()),
+            Door::Open { epoch, until } => {
+                self.send(&open_statement(&self.world), "opening the door").await?;
+                self.open = Some(epoch);
+                if (self.world.clock)() >= until {
+                    return self.shut().await;
+                }
+                info!(%epoch, "The app's role may log in.");
+                self.world.changed.notify_waiters();
+                Ok(())
+            }
+            Door::Shut => self.shut().await,
+        }
+    }
+
+    async fn shut(&mut self) -> Result<(), DatabaseError> {
+        let was_open = self.open.is_some();
+        self.send(&shut_statement(&self.world), "shutting the door").await?;
+        self.end_sessions().await?;
+        self.open = None;
+        if was_open {
+            info!("The app's role is fenced.");
+            self.world.changed.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// Ends the app's sessions and waits until none is left: one that was logging in while the door closed shows
+    /// up a moment later, so the door is looked at again while it is shut.
+    async fn end_sessions(&mut self) -> Result<(), DatabaseError> {
+        let app = self.world.config.database.app_user.clone();
+        let link = self.link().await?;
+        let end_all = async {
+            while link
+                .query_one(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1",
+                    &[&app],
+                )
+                .await
+                .doing("ending the app's sessions")?
+                .get::<_, i64>(0)
+                > 0
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok(())
+        };
+        within(MOVE_MAX, "ending the app's sessions", end_all).await
+    }
+
+    async fn send(&mut self, sql: &str, doing: &'static str) -> Result<(), DatabaseError> {
+        let link = self.link().await?;
+        within(MOVE_MAX, doing, link.batch(doing, sql)).await
+    }
+
+    async fn link(&mut self) -> Result<&Link, DatabaseError> {
+        if self.link.as_ref().is_none_or(|link| link.is_closed()) {
+            self.link = Some(Link::cluster(&self.world.config.database, Purpose::Fence).await?);
+        }
+        Ok(self.link.as_ref().expect("opened above"))
+    }
+
+    fn until_next_look(&self, door: Door) -> Duration {
+        match door {
+            Door::Shut => CHECK_EVERY,
+            Door::Open { until, .. } => until.since((self.world.clock)()),
+        }
+    }
+}
+
+fn open_statement(world: &World) -> String {
+    let (app, name) = (&world.config.database.app_user, &world.config.database.name);
+    format!(
+        "GRANT CONNECT ON DATABASE {name} TO {app}; ALTER ROLE {app} LOGIN",
+        name = ident(name),
+        app = ident(app)
+    )
+}
+
+/// Compares, then changes; a role or database that does not exist yet needs no fence.
+fn shut_statement(world: &World) -> String {
+    let (app, name) = (&world.config.database.app_user, &world.config.database.name);
+    let body = format!(
+        "BEGIN
+           IF EXISTS (SELECT FROM pg_roles WHERE rolname = {app_text} AND rolcanlogin) THEN
+             ALTER ROLE {app} NOLOGIN;
+           END IF;
+           IF EXISTS (SELECT FROM pg_roles WHERE rolname = {app_text})
+              AND EXISTS (SELECT FROM pg_database WHERE datname = {name_text}
+                          AND has_database_privilege({app_text}, oid, 'CONNECT')) THEN
+             REVOKE CONNECT ON DATABASE {name} FROM PUBLIC, {app};
+           END IF;
+         END",
+        app = ident(app),
+        name = ident(name),
+        app_text = literal(app),
+        name_text = literal(name),
+    );
+    format!("DO {}", literal(&body))
+}
+
+#[cfg(test)]
+mod tests {
+    use isles_model::Because;
+
+    use super::*;
+
+    const UNTIL: Moment = Moment(Duration::from_secs(10));
+
+    #[test]
+    fn the_door_opens_only_for_a_promoted_epoch_that_has_not_run_out() {
+        let write = DatabaseOrder::Write { epoch: Epoch(3), until: UNTIL };
+        let open = Door::Open { epoch: Epoch(3), until: UNTIL };
+        let early = Moment(Duration::from_secs(9));
+        assert_eq!(wish(&write, Some(Epoch(3)), early), open);
+        assert_eq!(wish(&write, Some(Epoch(2)), early), Door::Shut);
+        assert_eq!(wish(&write, None, early), Door::Shut);
+        assert_eq!(wish(&write, Some(Epoch(3)), UNTIL), Door::Shut);
+        let fence = DatabaseOrder::Fence { because: Because::LeaseLapsed };
+        assert_eq!(wish(&fence, Some(Epoch(3)), early), Door::Shut);
+    }
+}

@@ -1,0 +1,380 @@
+//! Makes this region's database a replica of a writer and keeps it one.
+//!
+//! Attaching compares first: a subscription that already follows the writer's history is kept, across epochs the
+//! writer itself has continued. Otherwise lone writes are put into the ledger, the database is made anew, the
+//! schema is carried and every table is copied. Then, about once a second: carry the schema, follow the
+//! publication, look after slot and worker, mirror the sequences, and record when the copy is complete.
+
+use std::time::Duration;
+
+use isles_model::{Epoch, Lineage, Metric, RegionName};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::{
+    bookkeeping::{self, Node, Promotion},
+    error::{DatabaseError, Doing},
+    link::{Link, Purpose},
+    rebuild::{self, Shape},
+    rejoin,
+    run::World,
+    schema::{Carried, Carrier, unreplicated},
+    sequences, slots,
+    subscription::{self, Start},
+};
+
+/// Between two rounds of care once the copy is complete.
+const CARE_EVERY: Duration = Duration::from_secs(1);
+/// The same while it is not.
+const COPY_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long applying may fail, with the schemas equal, before the copy is made anew.
+const STUCK_MAX: Duration = Duration::from_secs(20);
+
+/// Why a copy is made anew, as counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Afresh {
+    First,
+    NewWriter,
+    Rejoin,
+    Schema,
+    SlotLost,
+    Stuck,
+}
+
+impl Afresh {
+    fn word(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::NewWriter => "new_writer",
+            Self::Rejoin => "rejoin",
+            Self::Schema => "schema",
+            Self::SlotLost => "slot_lost",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+/// A replica at work.
+pub(crate) struct Follower<'a> {
+    world: &'a World,
+    writer: &'a RegionName,
+    epoch: Epoch,
+    own: Link,
+    peer: Link,
+    /// What the writer's unreplicated tables had seen when they were last carried.
+    unreplicated: Option<Vec<(String, i64)>>,
+    /// The worker's error count at the last look, and since when it has grown.
+    errors: i64,
+    stuck_since: Option<Instant>,
+}
+
+impl<'a> Follower<'a> {
+    /// Attaches to the writer of an epoch. Refuses while that writer has not been promoted.
+    pub(crate) async fn attach(
+        world: &'a World,
+        writer: &'a RegionName,
+        epoch: Epoch,
+    ) -> Result<Self, DatabaseError> {
+        let own = rebuild::ensure(world).await?;
+        let peer = world.peer_link(writer, Purpose::Reconcile).await?;
+        let theirs = bookkeeping::node(&*peer).await?;
+        if theirs.lineage != (Lineage { epoch, wrote: true }) {
+            return Err(DatabaseError::Refused(format!("{writer} is not promoted for epoch {epoch} yet")));
+        }
+        let history = bookkeeping::promotions_after(&*peer, Epoch::NONE).await?;
+        let mut follower =
+            Self { world, writer, epoch, own, peer, unreplicated: None, errors: 0, stuck_since: None };
+        let node = bookkeeping::node(&*follower.own).await?;
+        let subscribed = subscription::exists(&follower.own).await?;
+        match judge(&node, subscribed, writer, epoch, &history) {
+            Judgement::Keep => follower.continue_history(&node).await?,
+            Judgement::Copy => follower.copy_afresh(Afresh::NewWriter, &history).await?,
+            Judgement::Rejoin => {
+                rejoin::keep_lone_writes(world, &follower.own, &node, &history).await?;
+                follower.copy_afresh(Afresh::Rejoin, &history).await?;
+            }
+            Judgement::First => {
+                follower.refuse_strange_rows().await?;
+                follower.copy_afresh(Afresh::First, &history).await?;
+            }
+            Judgement::Ahead => {
+                return Err(DatabaseError::Refused(format!(
+                    "told to follow epoch {epoch}, but the database has seen epoch {}",
+                    node.lineage.epoch
+                )));
+            }
+        }
+        Ok(follower)
+    }
+
+    /// Takes care of the copy until something fails.
+    pub(crate) async fn care(&mut self) -> Result<(), DatabaseError> {
+        loop {
+            let whole = self.record_whole().await?;
+            if let Some(because) = self.look_after().await? {
+                let history = bookkeeping::promotions_after(&*self.peer, Epoch::NONE).await?;
+                self.copy_afresh(because, &history).await?;
+                continue;
+            }
+            sleep(if whole { CARE_EVERY } else { COPY_LOOK_EVERY }).await;
+        }
+    }
+
+    /// The writer went on under a newer epoch: so do we.
+    async fn continue_history(&mut self, node: &Node) -> Result<(), DatabaseError> {
+        if node.following.as_ref().map(|(_, epoch)| *epoch) == Some(self.epoch) {
+            return Ok(());
+        }
+        let change = self.own.transaction().await.doing("following a newer epoch")?;
+        change
+            .execute("UPDATE isles.node SET following_epoch = $1", &[&bookkeeping::stored(self.epoch)])
+            .await
+            .doing("following a newer epoch")?;
+        if node.lineage.epoch > Epoch::NONE {
+            bookkeeping::record_lineage(&change, Lineage { epoch: self.epoch, wrote: false }).await?;
+        }
+        change.commit().await.doing("following a newer epoch")?;
+        self.world.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn copy_afresh(&mut self, because: Afresh, history: &[Promotion]) -> Result<(), DatabaseError> {
+        let begun = Instant::now();
+        let slot = slots::name(&self.world.config.region, self.epoch);
+        let address = self.world.peer_address(self.writer)?;
+        self.own = rebuild::anew(self.world, &Shape::of(&self.peer).await?).await?;
+        bookkeeping::record_following(&*self.own, self.writer, self.epoch).await?;
+        bookkeeping::adopt_promotions(&*self.own, history).await?;
+        self.world.changed.notify_waiters();
+        match self.carry(true, true).await? {
+            Carried::Same | Carried::Changed => {}
+            Carried::Waiting => {
+                return Err(DatabaseError::Refused("the writer's schema keeps changing".to_owned()));
+            }
+            Carried::Rebuild(because) => return Err(DatabaseError::Refused(because)),
+        }
+        self.unreplicated = None;
+        slots::drop_slot(&self.peer, &slot).await?;
+        subscription::create(&self.own, self.world, address, &slot, Start::Copy).await?;
+        self.errors = 0;
+        self.stuck_since = None;
+        self.world.meter.add(Metric::ReplicaCopies, &[because.word()], 1);
+        let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        info!(peer = %self.writer, epoch = %self.epoch, because = because.word(), elapsed_ms, "Follows a writer with a fresh copy.");
+        self.world.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn carry(&mut self, force: bool, settled: bool) -> Result<Carried, DatabaseError> {
+        let (world, region) = (self.world, self.writer);
+        Carrier { world, own: &mut self.own, writer: &self.peer, region, settled }.carry(force).await
+    }
+
+    /// Records the lineage once all tables are there. Says whether they are.
+    async fn record_whole(&mut self) -> Result<bool, DatabaseError> {
+        if !subscription::is_whole(&self.own).await? {
+            return Ok(false);
+        }
+        let node = bookkeeping::node(&*self.own).await?;
+        let lineage = Lineage { epoch: self.epoch, wrote: false };
+        if node.lineage != lineage {
+            bookkeeping::record_lineage(&*self.own, lineage).await?;
+            info!(peer = %self.writer, epoch = %self.epoch, "The copy is complete.");
+            self.world.changed.notify_waiters();
+        }
+        Ok(true)
+    }
+
+    /// One round of care; answers why the copy must be made anew, if it must.
+    async fn look_after(&mut self) -> Result<Option<Afresh>, DatabaseError> {
+        if !self.has_slot().await? {
+            self.world.findings.set(
+                "slot",
+                format!("The slot on {} was lost: this region's copy is made anew.", self.writer),
+            );
+            return Ok(Some(Afresh::SlotLost));
+        }
+        let failing = self.is_failing().await?;
+        match self.carry(failing, failing).await? {
+            Carried::Same => {}
+            Carried::Changed | Carried::Waiting => self.unreplicated = None,
+            Carried::Rebuild(because) => {
+                warn!(because, "The schema cannot be carried over: the copy is made anew.");
+                self.world.findings.set("schema", format!("The copy was made anew: {because}."));
+                return Ok(Some(Afresh::Schema));
+            }
+        }
+        subscription::refresh(&self.own, &self.peer).await?;
+        if failing && self.stuck_since.is_some_and(|since| since.elapsed() >= STUCK_MAX) {
+            return Ok(Some(Afresh::Stuck));
+        }
+        self.carry_unreplicated().await?;
+        sequences::mirror(&self.own, &self.peer).await?;
+        Ok(None)
+    }
+
+    async fn carry_unreplicated(&mut self) -> Result<(), DatabaseError> {
+        let exclude = &self.world.config.exclude_tables;
+        let now = unreplicated::changes(&self.peer, exclude).await?;
+        if self.unreplicated.as_ref() != Some(&now) {
+            unreplicated::copy(&mut self.own, &self.peer, exclude, &self.world.findings).await?;
+            self.unreplicated = Some(now);
+        }
+        Ok(())
+    }
+
+    async fn has_slot(&self) -> Result<bool, DatabaseError> {
+        let slot: Option<String> = self
+            .own
+            .query_opt("SELECT subslotname::text FROM pg_subscription WHERE subname = 'isles'", &[])
+            .await
+            .doing("reading the subscription")?
+            .and_then(|row| row.get(0));
+        let Some(slot) = slot else { return Ok(false) };
+        let row = self
+            .peer
+            .query_opt(
+                "SELECT wal_status IS DISTINCT FROM 'lost' FROM pg_replication_slots WHERE slot_name = $1::text::name",
+                &[&slot],
+            )
+            .await
+            .doing("looking for the slot on the writer")?;
+        Ok(row.is_some_and(|row| row.get(0)))
+    }
+
+    /// Whether the apply worker has failed since the last look, or has been disabled.
+    async fn is_failing(&mut self) -> Result<bool, DatabaseError> {
+        let row = self
+            .own
+            .query_one(
+                "SELECT coalesce(t.apply_error_count + t.sync_error_count, 0), s.subenabled
+                 FROM pg_subscription s LEFT JOIN pg_stat_subscription_stats t ON t.subid = s.oid
+                 WHERE s.subname = 'isles'",
+                &[],
+            )
+            .await
+            .doing("looking after the apply worker")?;
+        if !row.get::<_, bool>(1) {
+            self.own.batch("enabling the subscription", "ALTER SUBSCRIPTION isles ENABLE").await?;
+        }
+        let errors: i64 = row.get(0);
+        let failing = errors > self.errors;
+        self.errors = errors;
+        if failing {
+            self.stuck_since.get_or_insert_with(Instant::now);
+            self.world.findings.set(
+                "apply",
+                "Changes from the writer cannot be applied just now; PostgreSQL's log in this region says why.",
+            );
+        } else {
+            self.stuck_since = None;
+            self.world.findings.clear("apply");
+        }
+        Ok(failing)
+    }
+
+    /// A database that Isles never copied and that holds tables is somebody's: it is not dropped.
+    async fn refuse_strange_rows(&self) -> Result<(), DatabaseError> {
+        let tables: i64 = self
+            .own
+            .query_one(
+                "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('isles', 'information_schema')
+                   AND NOT n.nspname ^@ 'pg_'",
+                &[],
+            )
+            .await
+            .doing("looking for tables")?
+            .get(0);
+        if tables == 0 {
+            return Ok(());
+        }
+        Err(DatabaseError::Refused(format!(
+            "the database holds {tables} tables that were not copied from a writer: empty it, or drop it, and this \
+             region will follow"
+        )))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judgement {
+    /// The subscription follows this writer's history already.
+    Keep,
+    /// Nothing was ever copied here.
+    First,
+    /// The rows are a copy, of another history or an unfinished one.
+    Copy,
+    /// The rows were written here, under an older epoch.
+    Rejoin,
+    /// The rows are of a newer epoch than the order.
+    Ahead,
+}
+
+fn judge(
+    node: &Node,
+    subscribed: bool,
+    writer: &RegionName,
+    epoch: Epoch,
+    history: &[Promotion],
+) -> Judgement {
+    if node.lineage.epoch > epoch {
+        return Judgement::Ahead;
+    }
+    if node.lineage.wrote {
+        return Judgement::Rejoin;
+    }
+    match &node.following {
+        Some((whom, since)) if subscribed && whom == writer && continues(history, writer, *since, epoch) => {
+            Judgement::Keep
+        }
+        None if node.lineage.epoch == Epoch::NONE => Judgement::First,
+        Some(_) | None => Judgement::Copy,
+    }
+}
+
+/// Whether `writer` was the only writer from `since` to `epoch`.
+fn continues(history: &[Promotion], writer: &RegionName, since: Epoch, epoch: Epoch) -> bool {
+    let between = history.iter().filter(|promotion| promotion.epoch > since && promotion.epoch <= epoch);
+    let mut last = since;
+    for promotion in between {
+        if promotion.from_epoch != last
+            || &promotion.region != writer
+            || promotion.from.as_ref() != Some(writer)
+        {
+            return false;
+        }
+        last = promotion.epoch;
+    }
+    last == epoch
+}
+
+#[cfg(test)]
+mod tests {
+    use isles_model::Lsn;
+
+    use super::*;
+
+    fn region(name: &str) -> RegionName {
+        name.parse().unwrap()
+    }
+
+    fn promotion(epoch: u64, by: &str, from: &str, from_epoch: u64) -> Promotion {
+        Promotion {
+            epoch: Epoch(epoch),
+            region: region(by),
+            from: Some(region(from)),
+            from_epoch: Epoch(from_epoch),
+            applied: Lsn(1),
+        }
+    }
+
+    #[test]
+    fn a_copy_is_kept_while_its_writer_continues_its_own_history() {
+        let eu = region("eu");
+        let history = [promotion(2, "eu", "us", 1), promotion(3, "eu", "eu", 2), promotion(5, "eu", "eu", 3)];
+        assert!(continues(&history, &eu, Epoch(2), Epoch(5)));
+        assert!(continues(&history, &eu, Epoch(5), Epoch(5)));
+        assert!(!continues(&history, &eu, Epoch(1), Epoch(5)));
+        assert!(!continues(&history, &eu, Epoch(5), Epoch(6)));
+    }
+}

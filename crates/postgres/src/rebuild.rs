@@ -1,0 +1,171 @@
+//! Makes the app's database where it is missing, and makes it anew before a fresh copy.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tracing::info;
+
+use crate::{
+    bookkeeping,
+    error::{DatabaseError, Doing, within},
+    link::{Link, Purpose, ident, literal},
+    roles,
+    run::World,
+    slots, subscription,
+};
+
+/// How long dropping a database may take: files are unlinked, a checkpoint is made.
+const DROP_MAX: Duration = Duration::from_secs(60);
+
+/// Encoding and collation of a database, as `CREATE DATABASE` takes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shape {
+    encoding: String,
+    collate: String,
+    ctype: String,
+    icu: Option<String>,
+}
+
+impl Shape {
+    /// That of the database a session is in.
+    pub(crate) async fn of(client: &Client) -> Result<Self, DatabaseError> {
+        let row = client
+            .query_one(
+                "SELECT pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text,
+                        CASE WHEN datlocprovider = 'i' THEN
+                          coalesce(to_jsonb(d) ->> 'daticulocale', to_jsonb(d) ->> 'datlocale') END
+                 FROM pg_database d WHERE datname = current_database()",
+                &[],
+            )
+            .await
+            .doing("reading a database's encoding")?;
+        Ok(Self { encoding: row.get(0), collate: row.get(1), ctype: row.get(2), icu: row.get(3) })
+    }
+
+    fn clause(&self) -> String {
+        let mut clause = format!(
+            "TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+            literal(&self.encoding),
+            literal(&self.collate),
+            literal(&self.ctype)
+        );
+        if let Some(icu) = &self.icu {
+            clause.push_str(&format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", literal(icu)));
+        }
+        clause
+    }
+}
+
+/// Makes roles, database and bookkeeping where they are missing, and opens a session with the database.
+pub(crate) async fn ensure(world: &World) -> Result<Link, DatabaseError> {
+    let config = &world.config.database;
+    let cluster = Link::cluster(config, Purpose::Reconcile).await?;
+    end_predecessors(&cluster).await?;
+    roles::ensure(&cluster, config).await?;
+    let owner: Option<String> = cluster
+        .query_opt(
+            "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = $1",
+            &[&config.name],
+        )
+        .await
+        .doing("looking for the database")?
+        .map(|row| row.get(0));
+    match owner {
+        None => create(&cluster, world, None).await?,
+        Some(owner) if owner != config.app_user => {
+            let change =
+                format!("ALTER DATABASE {} OWNER TO {}", ident(&config.name), ident(&config.app_user));
+            cluster.batch("giving the database to the app's role", &change).await?;
+        }
+        Some(_) => {}
+    }
+    furnish(world).await
+}
+
+/// Drops the app's database with everything in it and makes an empty one. Readers are ended; until the new copy
+/// is complete nobody is sent here.
+pub(crate) async fn anew(world: &World, shape: &Shape) -> Result<Link, DatabaseError> {
+    let config = &world.config.database;
+    let cluster = Link::cluster(config, Purpose::Reconcile).await?;
+    let exists = cluster
+        .query_opt("SELECT FROM pg_database WHERE datname = $1", &[&config.name])
+        .await
+        .doing("looking for the database")?
+        .is_some();
+    if exists {
+        let own = Link::own(config, Purpose::Reconcile).await?;
+        if subscription::exists(&own).await? {
+            own.batch("disabling the subscription", "ALTER SUBSCRIPTION isles DISABLE").await?;
+            own.batch("removing the subscription", subscription::REMOVE).await?;
+        }
+        let rows = cluster
+            .query("SELECT slot_name::text FROM pg_replication_slots WHERE database = $1", &[&config.name])
+            .await
+            .doing("listing replication slots")?;
+        for row in rows {
+            slots::drop_slot(&cluster, row.get(0)).await?;
+        }
+        drop(own);
+        let gone = async {
+            let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(&config.name));
+            cluster.batch("dropping the old copy", &statement).await
+        };
+        within(DROP_MAX, "dropping the old copy", gone).await?;
+        info!("Dropped the old copy of the database.");
+    }
+    create(&cluster, world, Some(shape)).await?;
+    furnish(world).await
+}
+
+async fn create(cluster: &Client, world: &World, shape: Option<&Shape>) -> Result<(), DatabaseError> {
+    let config = &world.config.database;
+    let statement = format!(
+        "CREATE DATABASE {} OWNER {} {}",
+        ident(&config.name),
+        ident(&config.app_user),
+        shape.map(Shape::clause).unwrap_or_default()
+    );
+    cluster.batch_execute(&statement).await.doing("creating the database")?;
+    // The app's role comes in through the fence only; the others may always connect.
+    let grants = format!(
+        "REVOKE CONNECT ON DATABASE {name} FROM PUBLIC, {app}; GRANT CONNECT ON DATABASE {name} TO {read}, {stream}",
+        name = ident(&config.name),
+        app = ident(&config.app_user),
+        read = ident(&config.read_user),
+        stream = ident(&config.replication_user)
+    );
+    cluster.batch_execute(&grants).await.doing("granting access to the database")
+}
+
+async fn furnish(world: &World) -> Result<Link, DatabaseError> {
+    let config = &world.config.database;
+    let own = Link::own(config, Purpose::Reconcile).await?;
+    bookkeeping::ensure(&own, &world.config.region).await?;
+    let (name, app) = (ident(&config.name), ident(&config.app_user));
+    let statement = format!(
+        "DO $isles$ BEGIN
+           IF EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public' AND nspowner <> {app_text}::regrole) THEN
+             ALTER SCHEMA public OWNER TO {app};
+           END IF;
+         END $isles$;
+         GRANT CONNECT ON DATABASE {name} TO {read}, {stream}",
+        app_text = literal(&app),
+        read = ident(&config.read_user),
+        stream = ident(&config.replication_user)
+    );
+    own.batch("giving the schema public to the app's role", &statement).await?;
+    Ok(own)
+}
+
+/// Ends sessions that an interrupted order of this agent, or an agent before it, has left at work.
+async fn end_predecessors(cluster: &Client) -> Result<(), DatabaseError> {
+    cluster
+        .execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE application_name = $1 AND pid <> pg_backend_pid()",
+            &[&Purpose::Reconcile.application_name()],
+        )
+        .await
+        .doing("ending interrupted work")?;
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Brings the database to what is ordered, one order at a time; a newer order interrupts an older one's work.
+
+use std::{sync::Arc, time::Duration};
+
+use isles_model::{DatabaseOrder, Epoch, RegionName};
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::{error::DatabaseError, follow::Follower, promote, publish, rebuild, run::World, slots};
+
+/// Pause before failed work is tried again: at first, and at most (it doubles).
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// See [`RETRY_FIRST`].
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Between two looks at what a writer publishes.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+
+/// What an order asks to be worked at; a renewed `until` is the fence's business and interrupts nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Task {
+    Nothing,
+    Write(Epoch),
+    Follow(RegionName, Epoch),
+}
+
+impl From<&DatabaseOrder> for Task {
+    fn from(order: &DatabaseOrder) -> Self {
+        match order {
+            DatabaseOrder::Fence { .. } => Self::Nothing,
+            DatabaseOrder::Write { epoch, .. } => Self::Write(*epoch),
+            DatabaseOrder::Follow { writer, epoch } => Self::Follow(writer.clone(), *epoch),
+        }
+    }
+}
+
+/// Works until told to stop. `promoted` tells the fence which epoch the database is the writer of.
+pub(crate) async fn run(
+    world: Arc<World>,
+    mut orders: watch::Receiver<DatabaseOrder>,
+    promoted: watch::Sender<Option<Epoch>>,
+    stop: CancellationToken,
+) {
+    let worker = Worker { world, promoted };
+    while !stop.is_cancelled() {
+        let task = Task::from(&*orders.borrow_and_update());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = superseded(&mut orders, &task) => {}
+            () = worker.persist(&task) => {}
+        }
+    }
+}
+
+/// Ends when an order asks for other work.
+async fn superseded(orders: &mut watch::Receiver<DatabaseOrder>, task: &Task) {
+    while orders.changed().await.is_ok() {
+        if Task::from(&*orders.borrow_and_update()) != *task {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+struct Worker {
+    world: Arc<World>,
+    promoted: watch::Sender<Option<Epoch>>,
+}
+
+impl Worker {
+    /// Works at a task, again and again while it fails.
+    async fn persist(&self, task: &Task) {
+        let mut pause = RETRY_FIRST;
+        let mut said = String::new();
+        loop {
+            let begun = tokio::time::Instant::now();
+            let Err(error) = Box::pin(self.work(task)).await else {
+                return std::future::pending().await;
+            };
+            let text = error.to_string();
+            if text == said {
+                debug!(error = %text, "The database is not as ordered yet.");
+            } else {
+                warn!(error = %text, "The database is not as ordered yet.");
+                self.world.findings.set("order", format!("Not as ordered yet: {text}."));
+                said = text;
+            }
+            if begun.elapsed() > RETRY_MAX {
+                pause = RETRY_FIRST;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn work(&self, task: &Task) -> Result<(), DatabaseError> {
+        match task {
+            Task::Nothing => {
+                rebuild::ensure(&self.world).await?;
+                self.world.changed.notify_waiters();
+                self.world.findings.clear("order");
+                Ok(())
+            }
+            Task::Write(epoch) => self.write(*epoch).await,
+            Task::Follow(writer, epoch) => self.follow(writer, *epoch).await,
+        }
+    }
+
+    async fn write(&self, epoch: Epoch) -> Result<(), DatabaseError> {
+        let mut own = rebuild::ensure(&self.world).await?;
+        promote::promote(&self.world, &mut own, epoch).await?;
+        self.promoted.send_replace(Some(epoch));
+        self.world.changed.notify_waiters();
+        self.world.findings.clear("order");
+        let config = &self.world.config;
+        loop {
+            publish::keep(&own, &config.exclude_tables, &self.world.findings).await?;
+            slots::tidy(&own, config.peers.keys()).await?;
+            sleep(PUBLISH_EVERY).await;
+        }
+    }
+
+    async fn follow(&self, writer: &RegionName, epoch: Epoch) -> Result<(), DatabaseError> {
+        self.promoted.send_replace(None);
+        let mut follower = Follower::attach(&self.world, writer, epoch).await?;
+        self.world.findings.clear("order");
+        follower.care().await
+    }
+}

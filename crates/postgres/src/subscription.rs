@@ -1,0 +1,165 @@
+//! The replica's end of PostgreSQL's own logical replication: makes the subscription `isles`, and takes it down
+//! without asking a writer that may be dead.
+
+use std::{net::SocketAddr, time::Duration};
+
+use isles_model::Lsn;
+use tokio_postgres::{Client, types::PgLsn};
+
+use crate::{
+    error::{DatabaseError, Doing, within},
+    link::{literal, subscription_conninfo},
+    run::World,
+};
+
+/// How long making a subscription may take: some round trips, and the writer's open transactions, which the slot
+/// waits for.
+const CREATE_MAX: Duration = Duration::from_secs(60);
+/// How long an apply worker may take to end.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// Whether the rows that are there already are to be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// A new slot; every table is copied first.
+    Copy,
+    /// An existing slot that begins exactly where the rows here end.
+    Attach,
+}
+
+/// Makes the subscription. The statement holds a password, and the session logs none (see [`crate::link`]).
+pub(crate) async fn create(
+    client: &Client,
+    world: &World,
+    address: SocketAddr,
+    slot: &str,
+    start: Start,
+) -> Result<(), DatabaseError> {
+    let application = format!("isles {}", world.config.region);
+    let conninfo = subscription_conninfo(&world.config.database, address, &application);
+    let copy = start == Start::Copy;
+    let statement = format!(
+        "CREATE SUBSCRIPTION isles CONNECTION {} PUBLICATION isles
+         WITH (slot_name = {}, create_slot = {copy}, copy_data = {copy}, binary = false, streaming = false,
+               synchronous_commit = off)",
+        literal(&conninfo),
+        literal(slot),
+    );
+    let made = async { client.batch_execute(&statement).await.doing("creating the subscription") };
+    within(CREATE_MAX, "creating the subscription", made).await
+}
+
+/// Whether there is a subscription.
+pub(crate) async fn exists(client: &Client) -> Result<bool, DatabaseError> {
+    let row = client
+        .query_one(
+            "SELECT EXISTS (SELECT FROM pg_subscription WHERE subname = 'isles' AND subdbid =
+               (SELECT oid FROM pg_database WHERE datname = current_database()))",
+            &[],
+        )
+        .await
+        .doing("looking for the subscription")?;
+    Ok(row.get(0))
+}
+
+/// Stops applying and says how much of the writer's log is applied now. The subscription stays, disabled.
+pub(crate) async fn stop(client: &Client) -> Result<Lsn, DatabaseError> {
+    // Because an idle worker looks at its settings only about once a second, it is ended rather than asked; what
+    // it reported back before counts, as it had applied all up to there.
+    let reported: Option<PgLsn> = client
+        .query_opt(
+            "SELECT latest_end_lsn FROM pg_stat_subscription WHERE subname = 'isles' AND relid IS NULL",
+            &[],
+        )
+        .await
+        .doing("reading the subscription's progress")?
+        .and_then(|row| row.get(0));
+    client.batch_execute("ALTER SUBSCRIPTION isles DISABLE").await.doing("disabling the subscription")?;
+    let ended = async {
+        loop {
+            let left: i64 = client
+                .query_one(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_subscription
+                     WHERE subname = 'isles' AND pid IS NOT NULL",
+                    &[],
+                )
+                .await
+                .doing("ending the apply worker")?
+                .get(0);
+            if left == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within(END_MAX, "ending the apply worker", ended).await?;
+    let row = client
+        .query_one(
+            "SELECT greatest(o.remote_lsn, n.applied, $1::pg_lsn,
+                             (SELECT max(srsublsn) FROM pg_subscription_rel WHERE srsubid = s.oid))
+             FROM pg_subscription s CROSS JOIN isles.node n
+             LEFT JOIN pg_replication_origin_status o ON o.external_id = 'pg_' || s.oid
+             WHERE s.subname = 'isles'",
+            &[&reported],
+        )
+        .await
+        .doing("reading the applied position")?;
+    Ok(Lsn(row.get::<_, PgLsn>(0).into()))
+}
+
+/// The statements that remove a stopped subscription and leave the writer's slot alone; fit for a transaction.
+pub(crate) const REMOVE: &str = "ALTER SUBSCRIPTION isles SET (slot_name = NONE); DROP SUBSCRIPTION isles";
+
+/// Whether every table of the subscription is copied and streams; `false` while it has none to speak of yet.
+pub(crate) async fn is_whole(client: &Client) -> Result<bool, DatabaseError> {
+    let row = client
+        .query_one(
+            "SELECT coalesce(bool_and(srsubstate = 'r'), true) FROM pg_subscription_rel r
+             JOIN pg_subscription s ON s.oid = r.srsubid WHERE s.subname = 'isles'",
+            &[],
+        )
+        .await
+        .doing("asking whether the copy is complete")?;
+    Ok(row.get(0))
+}
+
+/// Follows what the writer publishes: new tables are copied, gone ones are let go. Says whether anything changed.
+pub(crate) async fn refresh(own: &Client, writer: &Client) -> Result<bool, DatabaseError> {
+    let theirs: Vec<(String, String)> = pairs(
+        &writer
+            .query(
+                "SELECT schemaname::text, tablename::text FROM pg_publication_tables
+                 WHERE pubname = 'isles' ORDER BY 1, 2",
+                &[],
+            )
+            .await
+            .doing("reading what the writer publishes")?,
+    );
+    let ours = pairs(
+        &own.query(
+            "SELECT n.nspname::text, c.relname::text FROM pg_subscription_rel r
+             JOIN pg_subscription s ON s.oid = r.srsubid AND s.subname = 'isles'
+             JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             ORDER BY 1, 2",
+            &[],
+        )
+        .await
+        .doing("reading what is subscribed to")?,
+    );
+    // Both lists are ordered by their servers' collations: compare them as sets.
+    let set = |list: &[(String, String)]| list.iter().cloned().collect::<std::collections::BTreeSet<_>>();
+    if set(&theirs) == set(&ours) {
+        return Ok(false);
+    }
+    let refreshed = async {
+        own.batch_execute("ALTER SUBSCRIPTION isles REFRESH PUBLICATION")
+            .await
+            .doing("following a changed publication")
+    };
+    within(CREATE_MAX, "following a changed publication", refreshed).await?;
+    Ok(true)
+}
+
+fn pairs(rows: &[tokio_postgres::Row]) -> Vec<(String, String)> {
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}

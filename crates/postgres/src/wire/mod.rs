@@ -1,0 +1,3 @@
+//! Bytes of PostgreSQL's protocols.
+
+pub mod pgoutput;

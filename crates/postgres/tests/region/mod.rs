@@ -1,0 +1,262 @@
+//! A region under test: a real cluster, the actuator at work on it, and a hand that writes its plans.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "a test's tools: each binary uses a part, and a failure ends it"
+)]
+
+pub mod cluster;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cluster::Cluster;
+use isles_model::{
+    Because, Copy, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, Fact, Moment, Plan, RegionName,
+    ids::Clock, metric::Uncounted,
+};
+use isles_postgres::{Findings, PostgresConfig};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_util::sync::CancellationToken;
+
+/// Generous: the machines that run these tests are busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn name(region: &str) -> RegionName {
+    region.parse().unwrap()
+}
+
+pub struct Region {
+    pub name: RegionName,
+    pub cluster: Cluster,
+    pub findings: Findings,
+    pub reports: watch::Receiver<DatabaseReport>,
+    clock: Clock,
+    plans: watch::Sender<Plan>,
+    stop: CancellationToken,
+    agent: Option<JoinHandle<()>>,
+    config: PostgresConfig,
+}
+
+/// Starts regions that know each other.
+pub async fn regions(names: &[&str]) -> Vec<Region> {
+    regions_excluding(names, &[]).await
+}
+
+pub async fn regions_excluding(names: &[&str], exclude: &[&str]) -> Vec<Region> {
+    let starting: Vec<_> = names.iter().map(|_| tokio::task::spawn_blocking(Cluster::start)).collect();
+    let mut clusters = Vec::new();
+    for cluster in starting {
+        clusters.push(cluster.await.unwrap());
+    }
+    let addresses: BTreeMap<RegionName, SocketAddr> =
+        names.iter().zip(&clusters).map(|(region, cluster)| (name(region), cluster.address())).collect();
+    names
+        .iter()
+        .zip(clusters)
+        .map(|(region, cluster)| {
+            let mut peers = addresses.clone();
+            peers.remove(&name(region));
+            Region::start(name(region), cluster, peers, exclude)
+        })
+        .collect()
+}
+
+impl Region {
+    fn start(
+        region: RegionName,
+        cluster: Cluster,
+        peers: BTreeMap<RegionName, SocketAddr>,
+        exclude: &[&str],
+    ) -> Self {
+        let config = PostgresConfig {
+            region: region.clone(),
+            database: cluster.config(),
+            peers,
+            exclude_tables: exclude.iter().map(|table| (*table).to_owned()).collect(),
+            ledger_path: cluster.file("ledger.jsonl"),
+        };
+        let begun = Instant::now();
+        let (plans, _) = watch::channel(Plan::starting());
+        let (_, reports) = watch::channel(DatabaseReport::unknown());
+        let mut started = Self {
+            name: region,
+            cluster,
+            findings: Findings::default(),
+            reports,
+            clock: Arc::new(move || Moment(begun.elapsed())),
+            plans,
+            stop: CancellationToken::new(),
+            agent: None,
+            config,
+        };
+        started.start_agent();
+        started
+    }
+
+    pub fn start_agent(&mut self) {
+        let (facts_in, mut facts) = mpsc::channel(16);
+        let (report_in, reports) = watch::channel(DatabaseReport::unknown());
+        self.stop = CancellationToken::new();
+        self.reports = reports;
+        tokio::spawn(async move {
+            while let Some(fact) = facts.recv().await {
+                if let Fact::Database(report) = fact {
+                    report_in.send_replace(report);
+                }
+            }
+        });
+        self.agent = Some(tokio::spawn(isles_postgres::run(
+            self.config.clone(),
+            self.plans.subscribe(),
+            facts_in,
+            self.findings.clone(),
+            Arc::new(Uncounted),
+            self.clock.clone(),
+            self.stop.clone(),
+        )));
+    }
+
+    /// Ends the agent at once, as SIGKILL would: nothing is fenced, nothing is finished.
+    pub async fn kill_agent(&mut self) {
+        let agent = self.agent.take().unwrap();
+        agent.abort();
+        let _ = agent.await;
+    }
+
+    fn plan(&self, epoch: u64, database: DatabaseOrder) {
+        self.plans.send_replace(Plan { epoch: Epoch(epoch), database, ..Plan::starting() });
+    }
+
+    pub fn order_write(&self, epoch: u64) {
+        self.order_write_for(epoch, Duration::from_secs(3_600));
+    }
+
+    pub fn order_write_for(&self, epoch: u64, right: Duration) {
+        let until = (self.clock)().plus(right);
+        self.plan(epoch, DatabaseOrder::Write { epoch: Epoch(epoch), until });
+    }
+
+    pub fn order_follow(&self, writer: &str, epoch: u64) {
+        self.plan(epoch, DatabaseOrder::Follow { writer: name(writer), epoch: Epoch(epoch) });
+    }
+
+    pub fn order_fence(&self, epoch: u64) {
+        self.plan(epoch, DatabaseOrder::Fence { because: Because::LeaseLapsed });
+    }
+
+    pub async fn write(&mut self, epoch: u64) {
+        self.order_write(epoch);
+        self.reported(|report| report.role == DatabaseRole::Writer { epoch: Epoch(epoch) }).await;
+    }
+
+    pub async fn follow(&mut self, writer: &str, epoch: u64) {
+        self.order_follow(writer, epoch);
+        self.complete(writer, epoch).await;
+    }
+
+    pub async fn complete(&mut self, writer: &str, epoch: u64) {
+        let role = DatabaseRole::Replica { writer: name(writer), epoch: Epoch(epoch), copy: Copy::Complete };
+        self.reported(|report| report.role == role).await;
+    }
+
+    pub async fn fence(&mut self, epoch: u64) {
+        self.order_fence(epoch);
+        self.reported(|report| report.role == DatabaseRole::Fenced).await;
+    }
+
+    pub async fn reported(&mut self, fits: impl FnMut(&DatabaseReport) -> bool) -> DatabaseReport {
+        if let Ok(Ok(report)) = tokio::time::timeout(PATIENCE, self.reports.wait_for(fits)).await {
+            return report.clone();
+        }
+        let last = self.reports.borrow().clone();
+        panic!("{}: last {last:?}; findings {:?}; log:\n{}", self.name, self.findings, self.cluster.log())
+    }
+
+    /// A session as the superuser.
+    pub async fn admin(&self) -> Client {
+        self.session("isles", None).await.unwrap()
+    }
+
+    pub async fn app(&self) -> Result<Client, tokio_postgres::Error> {
+        self.session("app", Some(&self.config.database.app_password)).await
+    }
+
+    pub async fn reader(&self) -> Client {
+        self.session("reader", Some(&self.config.database.read_password)).await.unwrap()
+    }
+
+    async fn session(&self, user: &str, password: Option<&str>) -> Result<Client, tokio_postgres::Error> {
+        let database = &self.config.database;
+        let mut target = tokio_postgres::Config::new();
+        target.host_path(&database.socket_dir).port(database.port).user(user).dbname(&database.name);
+        if let Some(password) = password {
+            target.password(password);
+        }
+        let (client, connection) = target.connect(NoTls).await?;
+        tokio::spawn(async move { connection.await.ok() });
+        Ok(client)
+    }
+
+    /// Runs statements as the app.
+    pub async fn run(&self, sql: &str) {
+        self.app().await.unwrap().batch_execute(sql).await.unwrap();
+    }
+
+    /// One value, as text, as the superuser sees it; an error is its text.
+    pub async fn value(&self, sql: &str) -> String {
+        let Ok(client) = self.session("isles", None).await else { return "no session".into() };
+        match client.simple_query(sql).await {
+            Ok(messages) => messages
+                .iter()
+                .find_map(|message| match message {
+                    SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+                    _ => None,
+                })
+                .unwrap_or_else(|| "no row".into()),
+            Err(error) => error.as_db_error().map_or(error.to_string(), |db| db.message().to_owned()),
+        }
+    }
+
+    /// Waits until a query says so.
+    pub async fn shows(&self, sql: &str, expect: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let value = self.value(sql).await;
+            if value == expect {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{}: `{sql}` says {value:?}, not {expect:?}; findings {:?}; log:\n{}",
+                self.name,
+                self.findings,
+                self.cluster.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn ledger(&self) -> std::path::PathBuf {
+        self.config.ledger_path.clone()
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(agent) = self.agent.take() {
+            agent.abort();
+        }
+    }
+}

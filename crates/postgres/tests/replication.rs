@@ -1,0 +1,63 @@
+//! A writer and its replicas on real PostgreSQL: copy, follow, promote, fence.
+
+mod region;
+
+use std::time::{Duration, Instant};
+
+use isles_model::{DatabaseRole, DatabaseState, Epoch, Lineage};
+use region::regions;
+
+const SHOP: &str = "CREATE TABLE item (id bigserial PRIMARY KEY, name text NOT NULL);
+     INSERT INTO item (name) SELECT 'item ' || n FROM generate_series(1, 100) n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_copies_follows_and_takes_over_with_its_sequences_moved() {
+    let mut all = regions(&["eu", "us"]).await;
+    let (mut us, mut eu) = (all.pop().unwrap(), all.pop().unwrap());
+    assert!(eu.app().await.is_err(), "every database starts fenced");
+    eu.write(1).await;
+    eu.run(SHOP).await;
+    us.follow("eu", 1).await;
+    us.shows("SELECT count(*) FROM item", "100").await;
+    eu.run("INSERT INTO item (name) VALUES ('later')").await;
+    us.shows("SELECT count(*) FROM item", "101").await;
+    assert!(us.app().await.is_err(), "the app's role may not log in where it may not write");
+    us.reader().await.query_one("SELECT count(*) FROM item", &[]).await.unwrap();
+    let lag = us.reported(|report| report.lag.is_some_and(|lag| lag.bytes == 0)).await.lag.unwrap();
+    assert!(lag.time < Duration::from_secs(2), "{lag:?}");
+
+    eu.fence(1).await;
+    assert!(eu.app().await.is_err());
+    let begun = Instant::now();
+    us.write(2).await;
+    println!("order to writer: {:?}", begun.elapsed());
+    us.run("INSERT INTO item (name) VALUES ('after')").await;
+    assert_eq!(us.value("SELECT id > 101 FROM item WHERE name = 'after'").await, "t");
+    assert_eq!(us.reports.borrow().lineage, Lineage { epoch: Epoch(2), wrote: true });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_runs_out_is_fenced_without_being_told() {
+    let mut eu = regions(&["eu"]).await.pop().unwrap();
+    eu.order_write_for(1, Duration::from_secs(5));
+    eu.reported(|report| report.role == DatabaseRole::Writer { epoch: Epoch(1) }).await;
+    let app = eu.app().await.unwrap();
+    app.batch_execute("CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
+    eu.reported(|report| report.role == DatabaseRole::Fenced).await;
+    assert!(eu.app().await.is_err());
+    assert!(app.batch_execute("INSERT INTO t VALUES (1)").await.is_err(), "the open session was ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_database_is_reported_down_and_then_back() {
+    let mut eu = regions(&["eu"]).await.pop().unwrap();
+    eu.write(1).await;
+    eu.cluster.kill();
+    eu.reported(|report| report.state == DatabaseState::Down).await;
+    eu.cluster.launch();
+    assert!(eu.cluster.is_ready());
+    eu.reported(|report| {
+        report.role == DatabaseRole::Writer { epoch: Epoch(1) } && report.state == DatabaseState::Up
+    })
+    .await;
+}
