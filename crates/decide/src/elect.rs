@@ -121,7 +121,8 @@ pub(crate) fn turn(
     })
 }
 
-fn heir(key: &LeaseKey) -> Option<&RegionName> {
+/// The region that the last holder named.
+pub(crate) fn heir(key: &LeaseKey) -> Option<&RegionName> {
     match &key.state {
         LeaseState::Held => None,
         LeaseState::Released { heir } => heir.as_ref(),

@@ -144,7 +144,7 @@ impl Helm {
     }
 
     fn own_writes(&self, now: Moment, tenure: Tenure) -> Writes {
-        let Tenure { epoch, until } = tenure;
+        let Tenure { epoch, until, .. } = tenure;
         if self.view.stopping.is_some() {
             return Writes::Nowhere { because: Because::Draining };
         }
@@ -161,7 +161,7 @@ impl Helm {
     }
 
     fn database(&self, now: Moment, step: &Step) -> DatabaseOrder {
-        if let Some(Tenure { epoch, until }) = self.hold.tenure() {
+        if let Some(Tenure { epoch, until, .. }) = self.hold.tenure() {
             if self.view.stopping.is_some() {
                 return DatabaseOrder::Fence { because: Because::Draining };
             }

@@ -404,3 +404,36 @@ fn a_stale_answer_of_the_store_changes_nothing() {
     assert_eq!(helm.tick(at(60)).plan.writes, Writes::Here { epoch: Epoch(1), until: at(1_275) });
     assert_eq!(helm.lease().unwrap().0.epoch, Epoch(1));
 }
+
+#[test]
+fn a_store_restored_from_a_backup_is_believed_after_a_while() {
+    let mut helm = helm("us", [Fact::Database(following(5)), seen(Some(held("eu", 1, 9)), 90)]);
+    let older = || [seen(Some(held("eu", 1, 3)), 30)];
+    feed(&mut helm, 100, older());
+    feed(&mut helm, 5_099, older());
+    assert_eq!(helm.lease().unwrap(), (&held("eu", 1, 9), at(0)));
+    feed(&mut helm, 5_100, older());
+    assert_eq!(helm.lease().unwrap(), (&held("eu", 1, 3), at(5_100)));
+    feed(&mut helm, 6_600, [peer("ap", 1, down())]);
+    assert_eq!(helm.tick(at(6_600)).lease.unwrap().expected, Revision(30));
+}
+
+#[test]
+fn a_holder_whose_promotion_hangs_gives_way() {
+    let mut helm = helm("us", [Fact::Database(following(5)), seen(Some(released("eu", 1, Some("us"))), 7)]);
+    let mut order = helm.tick(at(0)).lease.unwrap();
+    assert_eq!(order.value, held("us", 2, 1));
+    let mut revision = 7;
+    for millis in (100..15_000).step_by(100) {
+        revision += 1;
+        feed(&mut helm, millis, [stored(order.attempt, revision), peer("ap", 2, following(5))]);
+        let decision = helm.tick(at(millis + 50));
+        assert_eq!(decision.plan.writes, Writes::Nowhere { because: Because::Promoting });
+        order = decision.lease.unwrap_or(order);
+        assert_eq!(order.value.state, LeaseState::Held);
+    }
+    feed(&mut helm, 15_000, [stored(order.attempt, revision + 1), peer("ap", 2, following(5))]);
+    let decision = helm.tick(at(15_000));
+    assert_eq!(decision.because, Because::Promoting);
+    assert_eq!(decision.lease.unwrap().value.state, LeaseState::Released { heir: Some(name("ap")) });
+}

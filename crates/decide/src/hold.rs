@@ -16,6 +16,8 @@ const ABANDONED_AFTER_TTL_PARTS: u32 = 3;
 pub(crate) struct Tenure {
     /// Under which epoch.
     pub(crate) epoch: Epoch,
+    /// When the put was emitted that began it.
+    pub(crate) since: Moment,
     /// The gate's deadline.
     pub(crate) until: Moment,
 }
@@ -166,7 +168,8 @@ impl Hold {
             return;
         }
         let until = deadline(attempt, config).max(last.map_or(Moment::ZERO, |tenure| tenure.until));
-        self.tenure = Some(Tenure { epoch, until });
+        let since = last.map_or(attempt.emitted, |tenure| tenure.since);
+        self.tenure = Some(Tenure { epoch, since, until });
         self.held = epoch;
         self.renewed = self.renewed.max(attempt.emitted);
     }

@@ -16,6 +16,9 @@ use crate::{
 /// to the one that has most.
 const HANDOVER_MAX: Duration = Duration::from_secs(5);
 
+/// How long a holder's database may take to be promoted before a peer is given the right instead.
+const PROMOTION_MAX: Duration = Duration::from_secs(15);
+
 /// What to do about the right to write now.
 #[derive(Debug)]
 pub(crate) struct Step {
@@ -169,7 +172,16 @@ impl Situation<'_> {
             let late = self.now >= stopping.plus(HANDOVER_MAX);
             return (late || stands.is_err() || self.heir_has_all(key)).then_some(Because::Draining);
         }
+        if self.promotion_hangs() {
+            return Some(Because::Promoting);
+        }
         stands.err().filter(|because| *because != Because::Starting)
+    }
+
+    fn promotion_hangs(self) -> bool {
+        let (Some(tenure), Some(own)) = (self.hold.tenure(), &self.view.database) else { return false };
+        let promoted = own.role == DatabaseRole::Writer { epoch: tenure.epoch };
+        !promoted && self.now >= tenure.since.plus(PROMOTION_MAX)
     }
 
     /// The own database takes no writes any more, and the best peer holds all of its log.
@@ -202,7 +214,9 @@ impl Situation<'_> {
             Ok(turn) => turn,
             Err(because) => return Step::wait(because),
         };
-        let at = free.max(view.settled_at()).plus(turn.after);
+        // Because the holder compared all copies when it named an heir, the heir need not.
+        let compared = if self.is_heir(key) { free } else { free.max(view.settled_at()) };
+        let at = compared.plus(turn.after);
         if now < at {
             return Step::wait_until(turn.because, at);
         }
@@ -214,12 +228,15 @@ impl Situation<'_> {
 
     /// Whether the right may pass on without a witness: to the heir its holder named, or back to its last holder.
     fn needs_no_witness(self, key: Option<&LeaseKey>) -> bool {
-        let own = &self.config.region;
-        match key {
-            Some(LeaseKey { state: LeaseState::Released { heir: Some(heir) }, .. }) if heir == own => true,
-            Some(key) => key.holder == *own,
-            None => self.view.database.as_ref().is_some_and(|database| database.lineage.wrote),
-        }
+        self.is_heir(key)
+            || match key {
+                Some(key) => key.holder == self.config.region,
+                None => self.view.database.as_ref().is_some_and(|database| database.lineage.wrote),
+            }
+    }
+
+    fn is_heir(self, key: Option<&LeaseKey>) -> bool {
+        key.and_then(elect::heir) == Some(&self.config.region)
     }
 
     fn put_claim(self, epoch: Epoch, seq: u64) -> Step {

@@ -18,6 +18,10 @@ const PEER_FRESH: Duration = Duration::from_secs(1);
 /// So many unanswered probes in a row make a peer silent.
 const SILENCES_MAX: u32 = 2;
 
+/// When every sight of the key has been older than the newest for so long, these are not late answers: the store
+/// was restored from a backup, or replaced.
+const STORE_REPLACED_AFTER: Duration = Duration::from_secs(5);
+
 /// What one region knows now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct View {
@@ -52,6 +56,8 @@ pub(crate) struct Sighting {
     pub(crate) revision: Revision,
     /// The highest revision seen: an older one is a late answer and says nothing.
     highest: Revision,
+    /// Since when nothing but older revisions has been seen.
+    older_since: Option<Moment>,
     /// When the last change was received.
     pub(crate) changed: Moment,
 }
@@ -112,13 +118,17 @@ impl View {
         }
         let Some(last) = &mut self.lease else {
             self.sightings += 1;
-            self.lease = Some(Sighting { key, revision, highest: revision, changed: now });
+            self.lease = Some(Sighting { key, revision, highest: revision, older_since: None, changed: now });
             return;
         };
-        let late = key.is_some() && revision < last.highest;
-        if late {
-            return;
+        if key.is_some() && revision < last.highest {
+            let since = *last.older_since.get_or_insert(now);
+            if now.since(since) < STORE_REPLACED_AFTER {
+                return;
+            }
+            last.highest = revision;
         }
+        last.older_since = None;
         self.sightings += 1;
         if revision != last.revision {
             last.changed = now;

@@ -44,6 +44,8 @@ pub(crate) struct Database {
     pub(crate) whole: bool,
     /// Writes of its own that the next writer never had, listed when it rejoined.
     pub(crate) stranded: Vec<u32>,
+    /// It cannot be promoted before this.
+    pub(crate) hangs_until: Micros,
     order: Option<DatabaseOrder>,
     job: u64,
     copying: bool,
@@ -62,6 +64,7 @@ impl Database {
             log: Vec::new(),
             whole: true,
             stranded: Vec::new(),
+            hangs_until: 0,
             order: None,
             job: 0,
             copying: false,
@@ -130,7 +133,8 @@ impl World {
 
     /// The actuator carries out an order, if it is a new one.
     pub(crate) fn order(&mut self, region: usize, order: &DatabaseOrder) {
-        let delay = self.rng.u64(5 * MS..250 * MS);
+        let hangs = self.databases[region].hangs_until.saturating_sub(self.now);
+        let delay = self.rng.u64(5 * MS..250 * MS) + hangs;
         let database = &mut self.databases[region];
         if !database.up || database.order.as_ref().is_some_and(|last| same(last, order)) {
             return;

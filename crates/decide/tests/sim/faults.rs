@@ -47,9 +47,11 @@ enum Kind {
     /// The agent is asked to stop, and is started again.
     Stop,
     AppDown,
+    /// The database does not get promoted.
+    PromotionHangs,
 }
 
-const ALL: [Kind; 15] = [
+const ALL: [Kind; 16] = [
     Kind::RegionCrash,
     Kind::AgentCrash,
     Kind::DatabaseCrash,
@@ -65,6 +67,7 @@ const ALL: [Kind; 15] = [
     Kind::SlowLinks,
     Kind::Stop,
     Kind::AppDown,
+    Kind::PromotionHangs,
 ];
 
 /// Faults that must change no epoch while they are short.
@@ -129,6 +132,7 @@ impl World {
             Kind::StoreSilent => self.store.silent_until = self.now + lasts,
             Kind::WatchGap => self.store.unwatched_until = self.now + lasts,
             Kind::SlowLinks => self.net.slow_down(region, lasts / 20),
+            Kind::PromotionHangs => self.databases[region].hangs_until = self.now + lasts,
             Kind::Stop => {
                 self.wake(region, 0, Wake::Stop);
                 self.wake(region, lasts, Wake::Exit);
@@ -165,7 +169,7 @@ impl World {
             Kind::DatabaseCrash => self.start_database(region),
             Kind::SlowLinks => self.net.slow_down(region, 0),
             Kind::AppDown => self.app(region, true),
-            Kind::Stall | Kind::StoreSilent | Kind::WatchGap => {}
+            Kind::Stall | Kind::StoreSilent | Kind::WatchGap | Kind::PromotionHangs => {}
             Kind::Isolation
             | Kind::PeersCut
             | Kind::PairCut
@@ -237,7 +241,8 @@ impl World {
             | Kind::WatchGap
             | Kind::SlowLinks
             | Kind::Stop
-            | Kind::AppDown => Vec::new(),
+            | Kind::AppDown
+            | Kind::PromotionHangs => Vec::new(),
         }
     }
 }
