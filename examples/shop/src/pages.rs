@@ -18,10 +18,21 @@ pub struct Frame {
     pub region: String,
     /// That instance's process id.
     pub instance: u32,
-    /// Where the data came from, and how old it may be; `None`: the writer's own state.
-    pub data: (Source, Option<Duration>),
+    /// Where the data came from.
+    pub data: Data,
     /// Pieces in the visitor's cart.
     pub pieces: i64,
+}
+
+/// Where a page's data came from.
+#[derive(Debug, Clone, Copy)]
+pub enum Data {
+    /// The page shows none.
+    None,
+    /// The writer, asked for its latest.
+    Latest,
+    /// Whoever was nearest, and how old that may be.
+    Dated(Source, Duration),
 }
 
 /// Text that shows as it is, in content and in quoted attributes (HTML, section 13.1.2.3).
@@ -167,16 +178,24 @@ fn page(frame: &Frame, title: &str, body: &str) -> String {
 fn served(frame: &Frame) -> String {
     let region = Escaped(&frame.region);
     let data = match frame.data {
-        (Source::Near, Some(age)) => format!("this region’s copy, at most {} old", span(age)),
-        (Source::Writer, Some(age)) => format!("the writer, at most {} old", span(age)),
-        (Source::Near, None) => "this region’s copy".to_owned(),
-        (Source::Writer, None) => "the writer, current".to_owned(),
+        Data::None => String::new(),
+        Data::Latest => item("Data from", "the writer, current"),
+        Data::Dated(Source::Near, age) => {
+            item("Data from", &format!("this region’s copy, at most {} old", span(age)))
+        }
+        Data::Dated(Source::Writer, age) => {
+            item("Data from", &format!("the writer, at most {} old", span(age)))
+        }
     };
     format!(
         "<dl><div><dt>Served by</dt><dd><span class=dot></span>{region}</dd></div>\
-         <div class=instance><dt>Instance</dt><dd>process {instance}</dd></div><div><dt>Data from</dt><dd>{data}</dd></div></dl>",
+         <div class=instance><dt>Instance</dt><dd>process {instance}</dd></div>{data}</dl>",
         instance = frame.instance,
     )
+}
+
+fn item(name: &str, value: &str) -> String {
+    format!("<div><dt>{name}</dt><dd>{value}</dd></div>")
 }
 
 fn span(age: Duration) -> String {
@@ -270,7 +289,7 @@ mod tests {
         Frame {
             region: "eu-west-1".to_owned(),
             instance: 7,
-            data: (Source::Near, Some(Duration::from_millis(420))),
+            data: Data::Dated(Source::Near, Duration::from_millis(420)),
             pieces: 0,
         }
     }

@@ -15,10 +15,10 @@ use crate::{
     Failure, Shop,
     cart::{AddToCart, Cart, ReadCart, SetQuantity},
     catalogue::{CountPieces, FindProduct, ListProducts},
-    database::{Dated, Source},
+    database::Dated,
     input::{self, Customer, Uuid},
     orders::{Basket, FindOrder, PlaceOrder},
-    pages::{self, Frame},
+    pages::{self, Data, Frame},
 };
 
 /// Everything a browser sees.
@@ -38,7 +38,7 @@ struct Told(Failure, Arc<Shop>);
 
 impl IntoResponse for Told {
     fn into_response(self) -> Response {
-        let frame = frame::<()>(&self.1, None, 0);
+        let frame = frame(&self.1, Data::None, 0);
         self.0.respond(Html(pages::failure(&frame, &self.0)))
     }
 }
@@ -50,7 +50,7 @@ async fn catalogue(State(shop): State<Arc<Shop>>, headers: HeaderMap) -> Page {
     let asked = (ListProducts, cart.as_ref().map(CountPieces));
     let read = shop.database.read(&asked).await.map_err(|failure| Told(failure, shop.clone()))?;
     let (products, pieces) = &read.answer;
-    let frame = frame(&shop, Some(&read), pieces.unwrap_or(0));
+    let frame = frame(&shop, dated(&read), pieces.unwrap_or(0));
     Ok(Html(pages::catalogue(&frame, products)).into_response())
 }
 
@@ -61,7 +61,7 @@ async fn product(State(shop): State<Arc<Shop>>, Path(id): Path<String>, headers:
     let asked = (FindProduct(id), cart.as_ref().map(CountPieces));
     let read = shop.database.read(&asked).await.map_err(told)?;
     let (product, pieces) = &read.answer;
-    let frame = frame(&shop, Some(&read), pieces.unwrap_or(0));
+    let frame = frame(&shop, dated(&read), pieces.unwrap_or(0));
     Ok(Html(pages::product(&frame, product)).into_response())
 }
 
@@ -71,7 +71,7 @@ async fn cart(State(shop): State<Arc<Shop>>, headers: HeaderMap) -> Page {
         None => Ok(Cart::default()),
     };
     let cart = cart.map_err(|failure| Told(failure, shop.clone()))?;
-    let frame = frame::<()>(&shop, None, cart.pieces());
+    let frame = frame(&shop, Data::Latest, cart.pieces());
     Ok(Html(pages::cart(&frame, &cart)).into_response())
 }
 
@@ -140,7 +140,7 @@ async fn order(State(shop): State<Arc<Shop>>, Path(id): Path<String>) -> Page {
     let told = |failure| Told(failure, shop.clone());
     let id = Uuid::parse(&id).ok_or_else(|| told(Failure::NotFound("order")))?;
     let order = shop.database.read_latest(&FindOrder(&id)).await.map_err(told)?;
-    Ok(Html(pages::order(&frame::<()>(&shop, None, 0), &order)).into_response())
+    Ok(Html(pages::order(&frame(&shop, Data::Latest, 0), &order)).into_response())
 }
 
 async fn nothing_here(State(shop): State<Arc<Shop>>) -> Told {
@@ -152,12 +152,10 @@ fn filled<T>(form: Result<Form<T>, FormRejection>) -> Result<T, Failure> {
     Ok(value)
 }
 
-/// The page's frame; without a dated read, the page shows the writer's own state.
-fn frame<T>(shop: &Shop, read: Option<&Dated<T>>, pieces: i64) -> Frame {
-    Frame {
-        region: shop.region.clone(),
-        instance: std::process::id(),
-        data: read.map_or((Source::Writer, None), |read| (read.source, Some(read.age))),
-        pieces,
-    }
+fn frame(shop: &Shop, data: Data, pieces: i64) -> Frame {
+    Frame { region: shop.region.clone(), instance: std::process::id(), data, pieces }
+}
+
+fn dated<T>(read: &Dated<T>) -> Data {
+    Data::Dated(read.source, read.age)
 }
