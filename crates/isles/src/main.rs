@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod outcome;
+mod running;
 mod spec_file;
 
 use std::process::ExitCode;

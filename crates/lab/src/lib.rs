@@ -2,5 +2,17 @@
 //!
 //! Contains no special agent code: it starts the same `isles agent` that runs in production.
 
+pub mod blueprint;
 pub mod control;
+pub mod crossing;
+pub mod etcd;
+pub mod http;
+pub mod layout;
+pub mod ports;
+pub mod postgres;
+pub mod processes;
+pub mod requirements;
+pub mod status;
+pub mod supervisor;
+pub mod table;
 pub mod wan;
