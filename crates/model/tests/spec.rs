@@ -228,6 +228,17 @@ fn golden(name: &str, actual: &str) {
     assert!(expected == actual, "{name} differs; BLESS=1 refreshes it. Now:\n{actual}");
 }
 
+#[test]
+fn a_file_of_mistakes_is_answered_soon_and_shortly() {
+    let keys: String = (0..15_000).map(|i| format!("k{i}: 1\n")).collect();
+    let names: Vec<String> = (0..9_000).map(|i| format!("eu-wset-{i}")).collect();
+    let regions = format!("regions: [{}]\n", names.join(", "));
+    for text in [keys, "a: 1\n".repeat(19_000), regions.clone(), regions.replace("eu-", "EU-")] {
+        let errors = spec::load("isles.yaml", &text).expect_err("nothing in it is right");
+        assert!(errors.errors() <= spec::FINDINGS_MAX);
+    }
+}
+
 mod any_text {
     use proptest::prelude::*;
 

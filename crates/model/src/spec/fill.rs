@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// The most regions of one application.
+pub const REGIONS_MAX: usize = 32;
+
 const RTO: Duration = Duration::from_secs(15);
 const MAX_STALENESS: Duration = Duration::from_secs(2);
 const DNS_TTL: Duration = Duration::from_secs(10);
@@ -79,10 +82,10 @@ pub(super) fn topology(root: &Node) -> Topology {
     topology
 }
 
-/// The regions in order of preference, the primary first, each once.
+/// The regions in order of preference, the primary first, each once, [`REGIONS_MAX`] at most.
 fn regions(spec: Written<'_>) -> Vec<Region> {
     let mut regions: Vec<Region> = Vec::new();
-    for (name, details) in region_entries(spec.get("regions")) {
+    for (name, details) in region_entries(spec.get("regions")).into_iter().take(REGIONS_MAX) {
         if regions.iter().any(|region| region.name == name) {
             continue;
         }

@@ -97,6 +97,9 @@ impl Diagnostic for Finding {
     }
 }
 
+/// The most findings that are kept of one spec: nobody reads more, and a file that is no spec has thousands.
+pub const FINDINGS_MAX: usize = 200;
+
 /// A file's name and text.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
@@ -104,7 +107,8 @@ pub(super) struct Source {
     pub(super) text: Arc<str>,
 }
 
-/// All that was found in one spec, in the order of its lines. As an error it holds at least one mistake.
+/// All that was found in one spec, in the order of its lines, up to [`FINDINGS_MAX`]. As an error it holds at least one
+/// mistake.
 #[derive(Debug, Clone)]
 pub struct Findings {
     source: NamedSource<Arc<str>>,
@@ -118,6 +122,12 @@ impl Findings {
     pub(super) fn new(source: &Source, mut list: Vec<Finding>) -> Self {
         list.sort_by_key(|finding| (finding.place.start, finding.code));
         list.dedup();
+        // Because mistakes must not make room for warnings, those go first.
+        if list.len() > FINDINGS_MAX {
+            list.sort_by_key(|finding| !finding.is_error());
+            list.truncate(FINDINGS_MAX);
+            list.sort_by_key(|finding| (finding.place.start, finding.code));
+        }
         Self { source: NamedSource::new(&source.name, Arc::clone(&source.text)), list }
     }
 
@@ -151,7 +161,8 @@ impl fmt::Display for Findings {
             (0, _) => f.write_str(&count(warnings, "warning"))?,
             _ => write!(f, "{} and {}", count(errors, "mistake"), count(warnings, "warning"))?,
         }
-        write!(f, " in {}", self.source.name())
+        let more = if self.list.len() == FINDINGS_MAX { " or more" } else { "" };
+        write!(f, "{more} in {}", self.source.name())
     }
 }
 

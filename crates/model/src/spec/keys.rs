@@ -14,7 +14,7 @@ pub(super) static SPEC: Shape = Shape::Record(&[
     optional("pattern", PATTERN, "Who takes traffic and who takes writes. Default: read-replicas."),
     optional(
         "primary_region",
-        Shape::Name,
+        Shape::Region,
         "The region that takes writes first. Default: the first one listed.",
     ),
     required(
@@ -52,7 +52,7 @@ const PATTERN: Shape = Shape::Choice(&["active-passive", "read-replicas", "activ
 const REGIONS: Shape = Shape::Either(
     &Shape::List(&Shape::Region),
     &Shape::Map(
-        KeyKind::Name,
+        KeyKind::Region,
         &Shape::Record(&[
             optional(
                 "provider",
@@ -139,7 +139,7 @@ const QUORUM: &[Key] = &[
     optional("etcd", Shape::List(&Shape::Endpoint), "An etcd cluster of your own, one URL a member."),
     optional(
         "witness",
-        Shape::Name,
+        Shape::Region,
         "A region that votes and holds no data: with two regions, the third vote.",
     ),
     optional("lease_ttl", Shape::Duration, "How long the right to write lasts. Default: from the distances."),

@@ -22,7 +22,8 @@ use std::sync::Arc;
 
 pub use codes::{Code, UnknownCode};
 pub use duration::{DURATION_MAX, parse as parse_duration, show as show_duration};
-pub use finding::{Finding, Findings, Place, SpecErrors};
+pub use fill::REGIONS_MAX;
+pub use finding::{FINDINGS_MAX, Finding, Findings, Place, SpecErrors};
 pub use objectives::{
     FailoverBudget, LEASE_TTL_MIN, PROMOTION_ALLOWANCE, RTT_ASSUMED, failover_budget, lease_ttl_min,
     round_trip, round_trip_max,

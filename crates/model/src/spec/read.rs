@@ -3,7 +3,7 @@
 use super::{
     codes::Code,
     duration,
-    finding::{Finding, Place},
+    finding::{FINDINGS_MAX, Finding, Place},
     shape::{Key, KeyKind, Shape},
     suggest::{either, nearest},
     tree::{Node, Value},
@@ -12,6 +12,9 @@ use crate::{RegionName, rtt};
 
 /// Reports where `node` differs from `shape`. `path` names the value: empty at the top, else `services.web`.
 pub(super) fn conform(node: &Node, shape: &Shape, path: &str, findings: &mut Vec<Finding>) {
+    if findings.len() > FINDINGS_MAX {
+        return;
+    }
     let mut add =
         |code, message: String, help: String| findings.push(Finding::new(code, node.at, message, help));
     match (&node.value, shape) {
@@ -85,6 +88,7 @@ fn conform_map(node: &Node, kind: KeyKind, of: &Shape, path: &str, findings: &mu
     for entry in entries {
         let wrong = match kind {
             KeyKind::Name => wrong_text(&entry.key, &Shape::Name, path),
+            KeyKind::Region => wrong_text(&entry.key, &Shape::Region, path),
             KeyKind::Variable if is_variable(&entry.key) => None,
             KeyKind::Variable => {
                 let help = "Use letters, digits and underscores, no digit first.".to_owned();
@@ -173,6 +177,9 @@ fn wrong_text(text: &str, shape: &Shape, path: &str) -> Option<(Code, String, St
 fn wrong_type_help(value: &Value, shape: &Shape, path: &str) -> String {
     let key = path.rsplit('.').next().unwrap_or(path);
     match (value, shape) {
+        (Value::Number(_), Shape::Name | Shape::Region) => {
+            format!("A name begins with a letter, as in `{key}: {}`.", shape.example())
+        }
         (Value::Number(written), _) if is_single(shape) => format!("Put it in quotes: `\"{written}\"`."),
         (Value::Flag(flag), _) if is_single(shape) => {
             format!("If the word is meant, put it in quotes: `\"{flag}\"`.")

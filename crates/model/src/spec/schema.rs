@@ -41,7 +41,7 @@ fn of(shape: &Shape) -> Value {
         Shape::List(item) => json!({"type": "array", "items": of(item)}),
         Shape::Map(kind, value) => {
             let names = match kind {
-                KeyKind::Name => LABEL,
+                KeyKind::Name | KeyKind::Region => LABEL,
                 KeyKind::Variable => VARIABLE,
             };
             json!({"type": "object", "propertyNames": {"pattern": names}, "additionalProperties": bare_or(value)})

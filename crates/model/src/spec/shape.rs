@@ -42,6 +42,8 @@ pub(super) enum Shape {
 pub(super) enum KeyKind {
     /// DNS labels.
     Name,
+    /// Names of regions.
+    Region,
     /// Names of environment variables (POSIX: letters, digits, underscores, no digit first).
     Variable,
 }
@@ -99,6 +101,7 @@ impl Shape {
             Self::Choice(words) => words.first().copied().unwrap_or_default().to_owned(),
             Self::List(of) => format!("[{}]", of.example()),
             Self::Map(KeyKind::Name, of) => format!("{{ web: {} }}", of.example()),
+            Self::Map(KeyKind::Region, _) => "{ eu-west-1: {} }".to_owned(),
             Self::Map(KeyKind::Variable, of) => format!("{{ NAME: {} }}", of.example()),
             Self::Record(keys) => {
                 let shown = keys.iter().filter(|key| key.required).chain(keys.first()).next();

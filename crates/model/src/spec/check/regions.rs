@@ -6,6 +6,7 @@ use crate::{
     spec::{
         codes::Code,
         duration::show,
+        fill::REGIONS_MAX,
         finding::Place,
         objectives::{RTT_ASSUMED, lease_ttl_min},
         tree::Value,
@@ -17,7 +18,8 @@ const CUSTOM: &str = "custom";
 
 pub(super) fn rules(check: &mut Check<'_>) {
     number_of_regions(check);
-    let named = named_regions(check);
+    let mut named = named_regions(check);
+    named.truncate(REGIONS_MAX);
     names_are_known(check, &named);
     providers_agree(check, &named);
     each_region_once(check, &named);
@@ -59,6 +61,10 @@ fn number_of_regions(check: &mut Check<'_>) {
         0 => {
             let help = "List at least one, better three: `regions: [eu-west-1, us-east-1, ap-southeast-1]`.";
             check.add(Code::NoRegions, at, "there are no regions".to_owned(), help);
+        }
+        more if more > REGIONS_MAX => {
+            let help = format!("Use at most {REGIONS_MAX}.");
+            check.add(Code::BadValue, at, format!("there are {more} regions"), help);
         }
         1 => {
             let help = "Add a second region and a witness, or a second and a third region.";
