@@ -8,3 +8,7 @@ pub mod journal;
 pub mod lease;
 pub mod meter;
 pub mod probe;
+pub mod steer;
+mod wiring;
+
+pub use wiring::{AgentError, run};

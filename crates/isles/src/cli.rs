@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Drill(commands::drill::Args),
     /// Run the agent of one region in the foreground.
     Agent(commands::agent::Args),
+    /// Make the decisions of an agent's journal again.
+    Replay(commands::replay::Args),
     /// Become another program that ends with this process's parent.
     #[command(name = "__exec", hide = true)]
     Exec(commands::exec::Args),

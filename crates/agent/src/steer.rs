@@ -1,0 +1,184 @@
+//! The steering loop: hands facts to the helm, asks it for a decision, sends out the plan and the lease orders.
+
+use std::sync::Arc;
+
+use isles_decide::{Decision, Helm};
+use isles_model::{
+    Because, DatabaseState, Epoch, Fact, LeaseOrder, Meter, Metric, Moment, Plan, RegionReport, Snapshot,
+    Writes, ids::Clock,
+};
+use isles_postgres::Findings;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use crate::journal::Journal;
+
+/// Facts that may wait for the helm. Actuators wait when it is full; the lease's watch leaves a fact out.
+pub const FACTS_WAITING_MAX: usize = 1_024;
+/// Facts observed before the helm is asked for a decision.
+const FACTS_A_TICK_MAX: usize = 64;
+
+/// The helm and all that it is joined to.
+pub struct Steering {
+    /// Decides.
+    pub helm: Helm,
+    /// Comes from every actuator and probe.
+    pub facts: mpsc::Receiver<Fact>,
+    /// Goes to every actuator.
+    pub plans: watch::Sender<Plan>,
+    /// Goes to the lease's driver.
+    pub orders: mpsc::Sender<LeaseOrder>,
+    /// Goes to peers.
+    pub report: watch::Sender<RegionReport>,
+    /// People asking.
+    pub snapshots: mpsc::Receiver<oneshot::Sender<Snapshot>>,
+    /// What the database's actuator found.
+    pub findings: Findings,
+    /// Where facts and ticks are recorded.
+    pub journal: Option<Journal>,
+    /// Counts.
+    pub meter: Meter,
+    /// Time.
+    pub clock: Clock,
+    /// When the agent started.
+    pub started: Moment,
+    /// Writes in the ledger.
+    pub stranded: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Steering {
+    /// Steers until all senders of facts are gone.
+    pub async fn run(mut self) {
+        let mut last: Option<Decision> = None;
+        loop {
+            let now = (self.clock)();
+            let decision = self.helm.tick(now);
+            if let Some(journal) = &mut self.journal {
+                journal.ticked(now, &decision, &self.helm);
+            }
+            self.send_out(&decision);
+            self.tell_what_changed(last.as_ref(), &decision);
+            self.count(&decision, now);
+            let wait = decision.next.since((self.clock)());
+            last = Some(decision);
+            tokio::select! {
+                biased;
+                fact = self.facts.recv() => match fact {
+                    Some(fact) => self.observe_all(fact),
+                    None => return,
+                },
+                asked = self.snapshots.recv() => if let (Some(reply), Some(decision)) = (asked, &last) {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(self.snapshot(decision));
+                },
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn observe_all(&mut self, first: Fact) {
+        self.observe(first);
+        for _ in 1..FACTS_A_TICK_MAX {
+            let Ok(fact) = self.facts.try_recv() else { return };
+            self.observe(fact);
+        }
+    }
+
+    fn observe(&mut self, fact: Fact) {
+        let now = (self.clock)();
+        if let Some(journal) = &mut self.journal {
+            journal.observed(now, &fact);
+        }
+        match &fact {
+            Fact::Peer { report, rtt } => {
+                self.meter.set(Metric::WanRttSeconds, &[report.region.as_str()], rtt.as_secs_f64());
+            }
+            Fact::Database(report) => {
+                let up = report.state == DatabaseState::Up;
+                self.meter.set(Metric::DatabaseUp, &[], f64::from(u8::from(up)));
+            }
+            Fact::App(report) => {
+                let healthy = report.healthy.iter().filter(|well| **well).count();
+                self.meter.set(Metric::AppInstancesHealthy, &[], healthy as f64);
+            }
+            Fact::LeaseSeen { .. }
+            | Fact::LeaseAnswered { .. }
+            | Fact::LeaseStoreSilent
+            | Fact::PeerSilent { .. }
+            | Fact::Stopping => {}
+        }
+        self.helm.observe(now, fact);
+    }
+
+    fn send_out(&self, decision: &Decision) {
+        // The plan goes out before the order: a right is withdrawn from the gates before it is given back.
+        self.plans.send_if_modified(|plan| replace(plan, &decision.plan));
+        self.report.send_if_modified(|report| replace(report, &self.helm.report()));
+        if let Some(order) = &decision.lease
+            && self.orders.try_send(order.clone()).is_err()
+        {
+            // The helm calls an attempt without an answer lost and goes on.
+            warn!("The lease's driver is behind; an order was left out.");
+        }
+    }
+
+    fn tell_what_changed(&self, last: Option<&Decision>, decision: &Decision) {
+        let before = last.map(|last| place(&last.plan));
+        let now = place(&decision.plan);
+        if before.as_ref() == Some(&now) {
+            return;
+        }
+        let epoch = decision.plan.epoch;
+        match now {
+            Place::Here(epoch) => info!(%epoch, "Took over as writer."),
+            Place::At(region, epoch) => info!(%region, %epoch, "Writes go to another region."),
+            Place::Nowhere(because) => info!(%epoch, %because, "Writes are held."),
+        }
+    }
+
+    fn count(&self, decision: &Decision, now: Moment) {
+        let here = matches!(decision.plan.writes, Writes::Here { .. });
+        self.meter.set(Metric::Writer, &[], f64::from(u8::from(here)));
+        self.meter.set(Metric::Epoch, &[], decision.plan.epoch.0 as f64);
+        if let Some((_, changed)) = self.helm.lease() {
+            self.meter.set(Metric::LeaseAgeSeconds, &[], now.since(changed).as_secs_f64());
+        }
+    }
+
+    fn snapshot(&self, decision: &Decision) -> Snapshot {
+        let now = (self.clock)();
+        Snapshot {
+            report: self.helm.report(),
+            plan: decision.plan.clone(),
+            lease: self.helm.lease().map(|(key, changed)| (key.clone(), now.since(changed))),
+            peers: self.helm.peers(now),
+            findings: self.findings.list(),
+            stranded_writes: self.stranded.load(std::sync::atomic::Ordering::Relaxed),
+            uptime: now.since(self.started),
+        }
+    }
+}
+
+/// Where writes go, without the deadline that moves with every renewal.
+#[derive(PartialEq)]
+enum Place {
+    Here(Epoch),
+    At(isles_model::RegionName, Epoch),
+    Nowhere(Because),
+}
+
+fn place(plan: &Plan) -> Place {
+    match &plan.writes {
+        Writes::Here { epoch, .. } => Place::Here(*epoch),
+        Writes::At { region, epoch } => Place::At(region.clone(), *epoch),
+        Writes::Nowhere { because } => Place::Nowhere(*because),
+    }
+}
+
+fn replace<T: PartialEq + Clone>(old: &mut T, new: &T) -> bool {
+    let changed = old != new;
+    if changed {
+        old.clone_from(new);
+    }
+    changed
+}
