@@ -90,7 +90,8 @@ impl<'a> Follower<'a> {
             Judgement::Keep => follower.continue_history(&node).await?,
             Judgement::Copy => follower.copy_afresh(Afresh::NewWriter, &history).await?,
             Judgement::Rejoin => {
-                rejoin::keep_lone_writes(world, &follower.own, &node, &history).await?;
+                let own = Link::own(&world.config.database, Purpose::Reconcile).await?;
+                rejoin::keep_lone_writes(world, own, &node, &history).await?;
                 follower.copy_afresh(Afresh::Rejoin, &history).await?;
             }
             Judgement::First => {

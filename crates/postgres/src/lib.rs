@@ -11,6 +11,7 @@ mod findings;
 mod follow;
 pub mod gate;
 mod lag;
+pub mod ledger;
 mod link;
 mod measure;
 mod probe;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Client;
+use isles_model::Epoch;
+use tokio_postgres::{Client, error::SqlState};
 use tracing::info;
 
 use crate::{
@@ -16,6 +17,8 @@ use crate::{
 
 /// How long dropping a database may take: files are unlinked, a checkpoint is made.
 const DROP_MAX: Duration = Duration::from_secs(60);
+/// Letters of a database's name kept when it is set aside: PostgreSQL's names end at 63 bytes.
+const ASIDE_PREFIX_CHARS: usize = 10;
 
 /// Encoding and collation of a database, as `CREATE DATABASE` takes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,19 +96,7 @@ pub(crate) async fn anew(world: &World, shape: &Shape) -> Result<Link, DatabaseE
         .doing("looking for the database")?
         .is_some();
     if exists {
-        let own = Link::own(config, Purpose::Reconcile).await?;
-        if subscription::exists(&own).await? {
-            own.batch("disabling the subscription", "ALTER SUBSCRIPTION isles DISABLE").await?;
-            own.batch("removing the subscription", subscription::REMOVE).await?;
-        }
-        let rows = cluster
-            .query("SELECT slot_name::text FROM pg_replication_slots WHERE database = $1", &[&config.name])
-            .await
-            .doing("listing replication slots")?;
-        for row in rows {
-            slots::drop_slot(&cluster, row.get(0)).await?;
-        }
-        drop(own);
+        detach(world, &cluster).await?;
         let gone = async {
             let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(&config.name));
             cluster.batch("dropping the old copy", &statement).await
@@ -115,6 +106,67 @@ pub(crate) async fn anew(world: &World, shape: &Shape) -> Result<Link, DatabaseE
     }
     create(&cluster, world, Some(shape)).await?;
     furnish(world).await
+}
+
+/// Puts the app's database away under another name, and says which. At most one is kept: a second time it is
+/// refused until somebody has looked at the first.
+pub(crate) async fn set_aside(world: &World, own: Link, epoch: Epoch) -> Result<String, DatabaseError> {
+    let name = &world.config.database.name;
+    let prefix = format!("{}_alone_e", name.chars().take(ASIDE_PREFIX_CHARS).collect::<String>());
+    let cluster = Link::cluster(&world.config.database, Purpose::Reconcile).await?;
+    drop(own);
+    let kept = cluster
+        .query_opt("SELECT datname::text FROM pg_database WHERE datname ^@ $1", &[&prefix])
+        .await
+        .doing("looking for databases set aside")?;
+    if let Some(row) = kept {
+        let kept: &str = row.get(0);
+        return Err(DatabaseError::Refused(format!(
+            "what this region alone wrote cannot be listed, and an earlier database {kept} is still set aside: \
+             look at it and drop it"
+        )));
+    }
+    detach(world, &cluster).await?;
+    let aside = format!("{prefix}{epoch}");
+    let moved = async {
+        loop {
+            cluster
+                .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", &[name])
+                .await
+                .doing("ending sessions of the old database")?;
+            let statement = format!("ALTER DATABASE {} RENAME TO {}", ident(name), ident(&aside));
+            match cluster.batch_execute(&statement).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) => {}
+                Err(source) => {
+                    return Err(DatabaseError::Query { doing: "setting the old database aside", source });
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(DROP_MAX, "setting the old database aside", moved).await?;
+    Ok(aside)
+}
+
+/// Frees the app's database from its subscription and its slots.
+async fn detach(world: &World, cluster: &Link) -> Result<(), DatabaseError> {
+    let own = Link::own(&world.config.database, Purpose::Reconcile).await?;
+    if subscription::exists(&own).await? {
+        own.batch("disabling the subscription", "ALTER SUBSCRIPTION isles DISABLE").await?;
+        own.batch("removing the subscription", subscription::REMOVE).await?;
+    }
+    let rows = cluster
+        .query(
+            "SELECT slot_name::text FROM pg_replication_slots WHERE database = $1",
+            &[&world.config.database.name],
+        )
+        .await
+        .doing("listing replication slots")?;
+    for row in rows {
+        slots::drop_slot(cluster, row.get(0)).await?;
+    }
+    Ok(())
 }
 
 async fn create(cluster: &Client, world: &World, shape: Option<&Shape>) -> Result<(), DatabaseError> {
