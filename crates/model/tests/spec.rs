@@ -217,6 +217,11 @@ fn the_schema_is_the_one_that_was_reviewed() {
     golden("schema.json", &(serde_json::to_string_pretty(&spec::schema()).unwrap() + "\n"));
 }
 
+#[test]
+fn the_reference_in_the_docs_is_the_readers_own() {
+    golden("../../../../docs/spec.md", &spec::reference());
+}
+
 /// Compares with a file of `tests/golden`; `BLESS=1` writes it.
 fn golden(name: &str, actual: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);

@@ -232,3 +232,70 @@ impl<'a> Written<'a> {
         self.text().and_then(|text| serde_json::from_value(text.into()).ok()).unwrap_or(default)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{keys::SPEC, shape::Shape};
+
+    const SMALLEST: &str = "name: shop
+regions: [eu-west-1]
+services: { web: { command: x } }
+database: { engine: postgres }
+";
+
+    /// What a key is for, as editors show it.
+    fn about(path: &[&str]) -> &'static str {
+        let mut shape = &SPEC;
+        let mut about = "";
+        for name in path {
+            let Shape::Record(keys) = shape else { panic!("{path:?}: no key above has keys") };
+            let key = keys.iter().find(|key| key.name == *name).expect("the key is described");
+            about = key.about;
+            shape = match &key.shape {
+                Shape::Map(_, of) => of,
+                other => other,
+            };
+        }
+        about
+    }
+
+    #[test]
+    fn the_defaults_are_those_that_editors_show() {
+        let topology = crate::spec::load("isles.yaml", SMALLEST).expect("it is right").topology;
+        let (objectives, routing, probe) =
+            (topology.objectives, topology.routing, topology.service.healthcheck);
+        let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let show = duration::show;
+        let health = |key| ["services", "healthcheck", key];
+        let cases: [(&[&str], String); 14] = [
+            (&["pattern"], word(serde_json::json!(topology.pattern))),
+            (&["objectives", "rto"], show(objectives.rto)),
+            (&["objectives", "max_staleness"], show(objectives.max_staleness)),
+            (&health("path"), probe.path),
+            (&health("interval"), show(probe.interval)),
+            (&health("timeout"), show(probe.timeout)),
+            (&health("unhealthy_threshold"), probe.unhealthy_threshold.to_string()),
+            (&health("start_period"), show(probe.start_period)),
+            (&["routing", "policy"], word(serde_json::json!(routing.policy))),
+            (&["routing", "ttl"], show(routing.ttl)),
+            (&["routing", "writes"], word(serde_json::json!(routing.writes))),
+            (&["routing", "consistency"], word(serde_json::json!(routing.consistency))),
+            (&["routing", "hold_writes"], show(routing.hold_writes)),
+            (&["database", "commit"], word(serde_json::json!(topology.database.commit))),
+        ];
+        for (path, default) in cases {
+            assert!(about(path).contains(&format!("Default: {default}")), "{path:?}: {default}");
+        }
+    }
+
+    #[test]
+    fn the_bookkeeping_of_migration_tools_stays_at_home_and_the_users_tables_are_added() {
+        let text =
+            SMALLEST.replace("postgres }", "postgres, exclude_tables: [import_log, knex_migrations] }");
+        let tables =
+            crate::spec::load("isles.yaml", &text).expect("it is right").topology.database.exclude_tables;
+        assert_eq!(tables.len(), MIGRATION_TABLES.len() + 1);
+        assert_eq!(tables.last().map(String::as_str), Some("import_log"));
+    }
+}

@@ -11,7 +11,11 @@ const THRESHOLD_MAX: u64 = 100;
 pub(super) static SPEC: Shape = Shape::Record(&[
     required("name", Shape::Name, "The application's name: one DNS label. The database is called so too."),
     optional("domain", Shape::Host, "The public host name that users know."),
-    optional("pattern", PATTERN, "Who takes traffic and who takes writes. Default: read-replicas."),
+    optional(
+        "pattern",
+        PATTERN,
+        "Who takes traffic and who takes writes; active-active is not in this version. Default: read-replicas.",
+    ),
     optional(
         "primary_region",
         Shape::Region,
@@ -31,20 +35,24 @@ pub(super) static SPEC: Shape = Shape::Record(&[
     optional("routing", Shape::Record(ROUTING), "How users' requests find a region."),
     optional("quorum", Shape::Record(QUORUM), "Who decides which region may take writes."),
     required("database", Shape::Record(DATABASE), "The database that Isles replicates and fails over."),
-    optional("sessions", Shape::Record(SESSIONS), "Sessions that follow users from region to region."),
+    optional(
+        "sessions",
+        Shape::Record(SESSIONS),
+        "Sessions that follow users from region to region. No effect in this version.",
+    ),
     optional(
         "edge_functions",
         Shape::List(&Shape::Record(EDGE_FUNCTION)),
-        "Small functions that answer at the edge.",
+        "Small functions that answer at the edge. No effect in this version.",
     ),
     optional(
         "residency",
         Shape::Map(KeyKind::Variable, &Shape::Free),
-        "Where data may be stored and processed.",
+        "Where data may be stored and processed. This version refuses it.",
     ),
-    optional("observability", Shape::Free, "Alerts and their receivers."),
-    optional("render", Shape::Free, "Details of the cloud that only `isles render` needs."),
-    optional("dns", Shape::Free, "How Isles answers for the domain."),
+    optional("observability", Shape::Free, "Alerts and their receivers. No effect in this version."),
+    optional("render", Shape::Free, "Details of the cloud. No effect in this version."),
+    optional("dns", Shape::Free, "How Isles answers for the domain. No effect in this version."),
 ]);
 
 const PATTERN: Shape = Shape::Choice(&["active-passive", "read-replicas", "active-active"]);
@@ -67,7 +75,7 @@ const REGIONS: Shape = Shape::Either(
             optional(
                 "weight",
                 Shape::Count { min: 0, max: 1000 },
-                "Its share with `routing.policy: weighted`.",
+                "Its share with `routing.policy: weighted`. No effect in this version.",
             ),
         ]),
     ),
@@ -117,8 +125,12 @@ const HEALTHCHECK: &[Key] = &[
 ];
 
 const ROUTING: &[Key] = &[
-    optional("policy", POLICY, "How a region is chosen for a user. Default: latency."),
-    optional("ttl", Shape::Duration, "How long DNS answers may be kept. Default: 10s, or a shorter rto."),
+    optional("policy", POLICY, "How DNS chooses a region; no effect in this version. Default: latency."),
+    optional(
+        "ttl",
+        Shape::Duration,
+        "How long DNS answers may be kept; no effect in this version. Default: 10s, or a shorter rto.",
+    ),
     optional(
         "writes",
         Shape::Choice(&["forward", "reject"]),
@@ -148,13 +160,17 @@ const QUORUM: &[Key] = &[
 const DATABASE: &[Key] = &[
     required("engine", Shape::Choice(&["postgres", "aurora-postgresql"]), "The database engine."),
     optional("version", Shape::Literal, "The major version, 15 or newer. Default: what is installed."),
-    optional("commit", COMMIT, "When a commit counts. Default: async."),
+    optional("commit", COMMIT, "When a commit counts; only async is in this version. Default: async."),
     optional(
         "exclude_tables",
         Shape::List(&Shape::Text),
         "Tables that stay where they are, beside migration tools'.",
     ),
-    optional("conflicts", Shape::Free, "How concurrent writes are resolved in active-active."),
+    optional(
+        "conflicts",
+        Shape::Free,
+        "How concurrent writes are resolved in active-active. No effect in this version.",
+    ),
 ];
 
 const COMMIT: Shape = Shape::Either(

@@ -12,6 +12,7 @@ mod keys;
 mod objectives;
 mod places;
 mod read;
+mod reference;
 mod scalar;
 mod schema;
 mod shape;
@@ -28,6 +29,7 @@ pub use objectives::{
     FailoverBudget, LEASE_TTL_MIN, PROMOTION_ALLOWANCE, RTT_ASSUMED, failover_budget, lease_ttl_min,
     round_trip, round_trip_max,
 };
+pub use reference::reference;
 pub use schema::schema;
 pub use tree::{SPEC_BYTES_MAX, SPEC_DEPTH_MAX, SPEC_VALUES_MAX};
 
