@@ -25,14 +25,13 @@ fn specs(path: &str, text: &str) -> Vec<Finding> {
         let block: Vec<&str> =
             lines.by_ref().map(|(line, _)| line).take_while(|line| *line != "```").collect();
         let has = |key: &str| block.iter().any(|line| line.starts_with(key));
-        if has("regions:")
-            && has("services:")
-            && let Err(mistakes) = spec::load(path, &block.join("\n"))
-        {
-            findings.push(Finding::new(
-                format!("{path}:{number}"),
-                format!("this spec does not load: {mistakes}"),
-            ));
+        if !(has("regions:") && has("services:")) {
+            continue;
+        }
+        let Err(mistakes) = spec::load(path, &block.join("\n")) else { continue };
+        for mistake in mistakes.iter().filter(|mistake| mistake.is_error()) {
+            let what = format!("this spec does not load: {} {}", mistake.code(), mistake.message());
+            findings.push(Finding::new(format!("{path}:{}", number + mistake.place().line), what));
         }
     }
     findings
@@ -41,7 +40,8 @@ fn specs(path: &str, text: &str) -> Vec<Finding> {
 /// `ISL` and three digits, outside of tests: those may name what does not exist.
 fn codes(path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let shown = if path.contains("tests/") { "" } else { text.split("#[cfg(test)]").next().unwrap_or_default() };
+    let shown =
+        if path.contains("tests/") { "" } else { text.split("#[cfg(test)]").next().unwrap_or_default() };
     for (line, number) in shown.lines().zip(1..) {
         for (at, _) in line.match_indices("ISL") {
             let digits =
@@ -99,16 +99,17 @@ mod tests {
 
     fn check(path: &str, text: &str, expect: &[&str]) {
         let tree = Tree::of(&[(path, text), ("docs/glossary.md", "")]);
-        let found: Vec<_> = findings(&tree).into_iter().map(|finding| finding.place).collect();
-        assert_eq!(found, expect);
+        let findings = findings(&tree);
+        let found: Vec<_> = findings.iter().map(|finding| finding.place.as_str()).collect();
+        assert_eq!(found, expect, "{findings:?}");
     }
 
     #[test]
     fn a_whole_spec_loads_and_a_part_of_one_is_left_alone() {
-        let spec =
-            "name: shop\nregions: [eu-west-1, us-east-1]\nservices: { web: { command: node server.js } }\n";
+        let spec = "name: shop\nregions: [eu-west-1, us-east-1]\ndatabase: { engine: postgres }\n\
+                    services: { web: { command: node server.js, healthcheck: { path: / } } }\n";
         check("a.md", &format!("```yaml\n{spec}```\n"), &[]);
-        check("a.md", &format!("\n```yaml\n{spec}colour: blue\n```\n"), &["a.md:2"]);
+        check("a.md", &format!("\n```yaml\n{spec}colour: blue\n```\n"), &["a.md:7"]);
         check("a.md", "```yaml\ncolour: blue\n```\n", &[]);
     }
 

@@ -11,8 +11,7 @@ pub(super) fn findings(tree: &Tree) -> Vec<Finding> {
 
 fn opening(path: &str, text: &str) -> Option<Finding> {
     let opens = text.lines().next().is_some_and(|line| line.starts_with("//! ") && line.len() > 8);
-    (!opens || text.starts_with("//! To be written"))
-        .then(|| Finding::new(path, "open with `//!` and one sentence that says what the file does"))
+    (!opens).then(|| Finding::new(path, "open with `//!` and one sentence that says what the file does"))
 }
 
 fn length(path: &str, text: &str) -> Option<Finding> {
