@@ -2,6 +2,8 @@
 //! connection given back when it has ended.
 
 use std::{
+    fmt,
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -168,60 +170,87 @@ impl Body for Outgoing {
     }
 }
 
+/// Ends when nothing more is to be expected of a response.
+pub(crate) type Gone = Pin<Box<dyn Future<Output = &'static str> + Send>>;
+
+/// Why a response's body breaks off. hyper then closes the client's connection, so that it is seen to be incomplete.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokenOff {
+    #[error("the upstream broke off its answer")]
+    Upstream(#[from] hyper::Error),
+    #[error("the region that answered has fallen silent")]
+    Silent,
+}
+
 /// A response's body on its way to the client.
-#[derive(Debug)]
 pub(crate) enum Answer {
     /// This edge's own words.
     Own(Option<Bytes>),
     /// An app's or a peer's, with the connection it comes by.
-    Streamed(Incoming, Option<Lease>),
+    Streamed { incoming: Incoming, lease: Option<Lease>, gone: Option<Gone> },
 }
 
 impl Answer {
-    /// A response's body, together with the connection it comes by.
-    pub(crate) fn streamed(incoming: Incoming, lease: Lease) -> Self {
+    /// A response's body, together with the connection it comes by; broken off when `gone` ends.
+    pub(crate) fn streamed(incoming: Incoming, lease: Lease, gone: Option<Gone>) -> Self {
         if incoming.is_end_stream() {
             lease.give_back();
-            Self::Streamed(incoming, None)
+            Self::Streamed { incoming, lease: None, gone: None }
         } else {
-            Self::Streamed(incoming, Some(lease))
+            Self::Streamed { incoming, lease: Some(lease), gone }
         }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own(_) => "Own",
+            Self::Streamed { .. } => "Streamed",
+        })
     }
 }
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut *self {
-            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Streamed(incoming, lease) => {
-                let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
-                if (frame.is_none() || incoming.is_end_stream())
-                    && let Some(lease) = lease.take()
-                {
-                    lease.give_back();
-                }
-                Poll::Ready(frame)
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let (incoming, lease, gone) = match &mut *self {
+            Self::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed { incoming, lease, gone } => (incoming, lease, gone),
+        };
+        let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
+            if let Some(ended) = gone.as_mut()
+                && ended.as_mut().poll(cx).is_ready()
+            {
+                *gone = None;
+                return Poll::Ready(Some(Err(BrokenOff::Silent)));
             }
+            return Poll::Pending;
+        };
+        if (frame.is_none() || incoming.is_end_stream())
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
         }
+        Poll::Ready(frame.map(|frame| frame.map_err(BrokenOff::from)))
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes) => bytes.is_none(),
-            Self::Streamed(incoming, _) => incoming.is_end_stream(),
+            Self::Streamed { incoming, .. } => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Streamed(incoming, _) => incoming.size_hint(),
+            Self::Streamed { incoming, .. } => incoming.size_hint(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -30,6 +30,11 @@ const INSTANCE_DOWN_FOR: Duration = Duration::from_millis(500);
 /// How long an idle connection to an instance is kept. Below Node's five seconds, after which it closes them itself.
 const INSTANCE_IDLE_MAX: Duration = Duration::from_secs(4);
 
+/// So many requests can be repeated at once.
+const REPEATS_MAX: u32 = 2048;
+/// In the long run, one request in so many can be repeated.
+const REPEATS_ONE_IN: u32 = 10;
+
 /// One region's edge.
 pub(crate) struct Edge {
     pub(crate) here: RegionName,
@@ -46,10 +51,37 @@ pub(crate) struct Edge {
     pub(crate) held_reads: Arc<Line>,
     /// Tunnels outlive the request that opened them.
     pub(crate) tunnels: TaskTracker,
+    /// What may still be repeated.
+    pub(crate) repeats: Repeats,
+    /// The edge is to stop.
+    pub(crate) stop: CancellationToken,
     /// Ends tunnels that do not end by themselves when the edge stops.
     pub(crate) cut: CancellationToken,
     turn: AtomicUsize,
     down: Mutex<BTreeMap<usize, Instant>>,
+}
+
+/// A budget for repeating requests that an app has already had once: all that are under way when a region dies, but
+/// no more than a tenth of the traffic in the long run, lest a struggling app get three times its load.
+pub(crate) struct Repeats(AtomicU32);
+
+impl Repeats {
+    fn new() -> Self {
+        Self(AtomicU32::new(REPEATS_MAX * REPEATS_ONE_IN))
+    }
+
+    /// A request has come.
+    pub(crate) fn earn(&self) {
+        if self.0.load(Ordering::Relaxed) < REPEATS_MAX * REPEATS_ONE_IN {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether one may be repeated.
+    pub(crate) fn take(&self) -> bool {
+        let less = |left: u32| left.checked_sub(REPEATS_ONE_IN);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
 }
 
 /// What an [`Edge`] is made of.
@@ -63,6 +95,7 @@ pub(crate) struct Parts {
     pub(crate) meter: Meter,
     pub(crate) clock: Clock,
     pub(crate) plans: watch::Receiver<Plan>,
+    pub(crate) stop: CancellationToken,
 }
 
 impl Edge {
@@ -84,6 +117,8 @@ impl Edge {
             plans: parts.plans,
             room: Room::new(),
             tunnels: TaskTracker::new(),
+            repeats: Repeats::new(),
+            stop: parts.stop,
             cut: CancellationToken::new(),
             turn: AtomicUsize::new(0),
             down: Mutex::default(),
@@ -130,5 +165,21 @@ impl Edge {
         }
         let regions = self.links.iter().filter(|(_, link)| link.is_down()).map(|(region, _)| region.clone());
         Down { instances: instances.keys().copied().collect(), regions: regions.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_request_in_ten_is_repeated_once_the_reserve_is_gone() {
+        let repeats = Repeats::new();
+        assert_eq!((0..5000).filter(|_| repeats.take()).count(), REPEATS_MAX as usize);
+        let repeated = (0..1000).filter(|_| {
+            repeats.earn();
+            repeats.take()
+        });
+        assert_eq!(repeated.count(), 100);
     }
 }

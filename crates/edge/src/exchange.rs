@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     answer::{self, EDGE, Own, REGION},
     attempt::{Outcome, Way, attempt},
-    body::{Answer, NotKept, Outgoing, Payload},
+    body::{Answer, Gone, NotKept, Outgoing, Payload},
     edge::Edge,
     head::Refusal,
     hold::{End, Line, Place},
@@ -51,11 +51,13 @@ pub(crate) async fn serve(
     mut request: Request<Incoming>,
 ) -> Response<Answer> {
     let began = Instant::now();
+    edge.repeats.earn();
     let http1 = request.version() < Version::HTTP_2;
     let may_change_protocol = http1 && request.headers().contains_key(header::UPGRADE);
     let on_upgrade = upgrade::on(&mut request);
     let (parts, incoming) = request.into_parts();
     let asked = refused.map_or_else(|| Asked::settle(parts), Err);
+    let is_refused = asked.is_err();
 
     let (mut response, label) = match asked {
         Ok(asked) => {
@@ -71,7 +73,9 @@ pub(crate) async fn serve(
             let (served_from, response) = match Box::pin(exchange.run()).await {
                 Ok((region, response)) => (Some(region), response),
                 Err(own) => {
-                    edge.meter.add(Metric::RequestErrors, &[own.reason], 1);
+                    if from_user {
+                        edge.meter.add(Metric::RequestErrors, &[own.reason], 1);
+                    }
                     (None, *own.response)
                 }
             };
@@ -94,7 +98,7 @@ pub(crate) async fn serve(
         response.headers_mut().insert(EDGE, here);
     }
     let stays_http = response.status() != StatusCode::SWITCHING_PROTOCOLS;
-    if http1 && stays_http && (refused.is_some() || may_change_protocol) {
+    if http1 && stays_http && (is_refused || may_change_protocol) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -218,7 +222,13 @@ impl<'a> Exchange<'a> {
             *held = Some(Held { place, plans, asked });
         }
         let Some(Held { place, plans, asked }) = held.as_mut() else { return Ok(()) };
-        let may_ask = place.may_ask(asked, plans, until).await;
+        let may_ask = tokio::select! {
+            may_ask = place.may_ask(asked, plans, until) => may_ask,
+            () = self.edge.stop.cancelled() => {
+                let sentence = "Nothing was done. This region's edge is stopping: ask again.";
+                return Err(answer::unavailable("stopping", sentence.to_owned()));
+            }
+        };
         self.tried = Tried::default();
         if may_ask {
             return Ok(());
@@ -267,10 +277,12 @@ impl<'a> Exchange<'a> {
                 if let Ok(here) = HeaderValue::from_str(self.edge.here.as_str()) {
                     response.headers_mut().insert(REGION, here);
                 }
-                Ok(Some((self.edge.here.clone(), self.pass(response, lease)?)))
+                Ok(Some((self.edge.here.clone(), self.pass(response, lease, None)?)))
             }
             Outcome::NotSent(reason) => {
-                self.edge.mark_down(instance);
+                if reason != "busy" {
+                    self.edge.mark_down(instance);
+                }
                 self.tried.instances.insert(instance);
                 self.retried(reason);
                 Ok(None)
@@ -291,10 +303,9 @@ impl<'a> Exchange<'a> {
             self.tried.regions.insert(region, Miss::Silent);
             return Ok(None);
         };
-        self.edge.meter.add(Metric::Forwarded, &[region.as_str()], 1);
         let rtt = self.edge.rtt(&region);
         let request = self.compose(Some(epoch));
-        let gone = self.region_gone(region.clone(), link.clone());
+        let gone = self.region_gone(region.clone(), link.clone(), self.asked.is_safe());
         let reuse = self.reuse();
         let mut payload = std::mem::replace(&mut self.payload, Payload::Empty);
         // Because between regions a relay may accept a connection for an edge that is gone.
@@ -302,15 +313,19 @@ impl<'a> Exchange<'a> {
         let way = Way { upstream: link.upstream(), reuse, connect_within: Link::connect_within(rtt), prove };
         let outcome = attempt(way, request, &mut payload, gone).await;
         self.payload = payload;
+        if !matches!(outcome, Outcome::NotSent(_)) {
+            self.edge.meter.add(Metric::Forwarded, &[region.as_str()], 1);
+        }
         match outcome {
             Outcome::Answered(mut response, lease) => {
                 if let Some(why) = NotServed::read(response.headers()) {
-                    drop(Answer::streamed(response.into_body(), lease));
+                    drop(Answer::streamed(response.into_body(), lease, None));
                     self.tried.regions.insert(region, Miss::NotServed(why));
                     return self.not_served(why);
                 }
                 hop::remove_hop_by_hop(response.headers_mut());
-                Ok(Some((region, self.pass(response, lease)?)))
+                let gone: Gone = Box::pin(self.region_gone(region.clone(), link, false));
+                Ok(Some((region, self.pass(response, lease, Some(gone))?)))
             }
             Outcome::NotSent(reason) => {
                 if reason != "busy" {
@@ -340,7 +355,8 @@ impl<'a> Exchange<'a> {
     /// It may have been carried out: it is sent again only if that does no harm.
     fn lost(&mut self, reason: &'static str) -> Result<(), Own> {
         self.sent += 1;
-        if self.asked.is_idempotent() && self.payload.at_hand() && self.sent < SENT_MAX {
+        let harmless = self.asked.is_idempotent() && self.payload.at_hand() && self.sent < SENT_MAX;
+        if harmless && self.edge.repeats.take() {
             self.retried(reason);
             Ok(())
         } else {
@@ -388,16 +404,29 @@ impl<'a> Exchange<'a> {
     }
 
     /// The response as it goes to the client; when both sides change the protocol, a tunnel.
-    fn pass(&mut self, mut response: Response<Incoming>, lease: Lease) -> Result<Response<Answer>, Own> {
+    /// Both are cut off when `gone` ends.
+    fn pass(
+        &mut self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        gone: Option<Gone>,
+    ) -> Result<Response<Answer>, Own> {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, incoming) = response.into_parts();
-            return Ok(Response::from_parts(parts, Answer::streamed(incoming, lease)));
+            return Ok(Response::from_parts(parts, Answer::streamed(incoming, lease, gone)));
         }
         let (Some(protocol), Some(client)) = (self.upgrade.take(), self.on_upgrade.take()) else {
             return Err(answer::unknown("unasked_upgrade", self.asked.is_safe()));
         };
         let upstream = upgrade::on(&mut response);
-        self.edge.tunnels.spawn(tunnel(client, upstream, lease, self.edge.cut.clone()));
+        let cut = self.edge.cut.clone();
+        let end = async move {
+            match gone {
+                Some(gone) => tokio::select! { _ = gone => {}, () = cut.cancelled() => {} },
+                None => cut.cancelled().await,
+            }
+        };
+        self.edge.tunnels.spawn(tunnel(client, upstream, lease, end));
         let (mut parts, _) = response.into_parts();
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(header::UPGRADE, protocol);
@@ -430,19 +459,23 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Ends when no answer is to be expected from a region: the plan calls it silent, or, for a safe request, its
-    /// edge does not answer a ping.
-    fn region_gone(&self, region: RegionName, link: Arc<Link>) -> impl Future<Output = &'static str> + use<> {
+    /// Ends when nothing more is to be expected from a region: the plan calls it silent, or, if `ask`, its edge does
+    /// not answer a ping.
+    fn region_gone(
+        &self,
+        region: RegionName,
+        link: Arc<Link>,
+        ask: bool,
+    ) -> impl Future<Output = &'static str> + Send + use<> {
         let edge = self.edge.clone();
-        let safe = self.asked.is_safe();
         async move {
             let mut plans = edge.plans.clone();
             plans.mark_unchanged();
             let mut patience = PATIENCE;
             loop {
                 tokio::select! {
-                    changed = plans.changed() => if changed.is_err() { sleep(patience).await },
-                    () = sleep(patience), if safe => {}
+                    changed = plans.changed() => if changed.is_err() { sleep(ASK_AGAIN).await },
+                    () = sleep(patience), if ask => {}
                 }
                 let silent = plans.borrow_and_update().serve.iter().any(|serving| {
                     serving.region == region && !serving.app && serving.because == Because::PeerSilent
@@ -450,7 +483,7 @@ impl<'a> Exchange<'a> {
                 if silent {
                     return "peer_silent";
                 }
-                if safe && !link.answers(edge.rtt(&region)).await {
+                if ask && !link.answers(edge.rtt(&region)).await {
                     return "no_pong";
                 }
                 patience = ASK_AGAIN;

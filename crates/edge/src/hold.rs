@@ -137,3 +137,39 @@ impl Drop for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_line_is_left_in_the_order_of_arrival() {
+        let line = Arc::new(Line::new(None));
+        let (_sender, plans) = watch::channel(Plan::starting());
+        let until = Instant::now() + Duration::from_secs(60);
+        let (left, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let first = line.enter().unwrap();
+        for number in 0..5 {
+            let (place, left, mut plans) = (line.enter().unwrap(), left.clone(), plans.clone());
+            tokio::spawn(async move {
+                assert!(place.may_ask(&mut false, &mut plans, until).await);
+                left.send(number).unwrap();
+            });
+        }
+        tokio::task::yield_now().await;
+        assert!(order.try_recv().is_err());
+        drop(first);
+        for number in 0..5 {
+            assert_eq!(order.recv().await, Some(number));
+        }
+    }
+
+    #[test]
+    fn the_line_is_bounded() {
+        let line = Arc::new(Line::new(None));
+        let places: Vec<_> = (0..HELD_MAX).map(|_| line.enter().unwrap()).collect();
+        assert!(line.enter().is_none());
+        drop(places);
+        assert!(line.enter().is_some());
+    }
+}

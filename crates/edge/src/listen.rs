@@ -45,7 +45,7 @@ pub struct EdgeConfig {
     /// The region.
     pub region: RegionName,
     /// Where users and other regions' edges connect. Bound by the caller, which can say best what is in the way.
-    pub listener: TcpListener,
+    pub listen: TcpListener,
     /// This region's app instances, in the order in which plans number them.
     pub instances: Vec<SocketAddr>,
     /// The edges of the other regions, as reached from here.
@@ -94,17 +94,18 @@ pub async fn run(
         meter,
         clock,
         plans,
+        stop: stop.clone(),
     }));
     let cut = edge.cut.clone();
     let _cut_at_last = cut.clone().drop_guard();
     let clients = TaskTracker::new();
 
     let accepted = tokio::select! {
-        accepted = accept(&config.listener, &edge, &clients, &stop, &cut) => accepted,
+        accepted = accept(&config.listen, &edge, &clients, &stop, &cut) => accepted,
         () = prune(&edge) => Ok(()),
         () = stop.cancelled() => Ok(()),
     };
-    drop(config.listener);
+    drop(config.listen);
     clients.close();
     edge.tunnels.close();
     let drained = timeout(DRAIN_TIME_MAX, async {

@@ -28,6 +28,7 @@ impl Asked {
         let host = host_of(&uri, &headers)?;
         let target = target_of(&method, uri)?;
         headers.insert(header::HOST, host.clone());
+        join_cookies(&mut headers);
         Ok(Self { method, target, headers, host })
     }
 
@@ -59,6 +60,16 @@ impl Asked {
     }
 }
 
+/// HTTP/2 may split `Cookie`; HTTP/1.1 knows one line only (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
+        let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            headers.insert(header::COOKIE, joined);
+        }
+    }
+}
+
 /// An absolute target's host wins over `Host` (RFC 9112 section 3.2.2), and so does HTTP/2's `:authority`
 /// (RFC 9113 section 8.3.1). Two `Host` lines are refused in any case.
 fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
@@ -86,6 +97,10 @@ fn target_of(method: &Method, uri: Uri) -> Result<Uri, Refusal> {
         return Err(Refusal::Target);
     }
     let absolute = parts.authority.is_some();
+    if absolute && parts.scheme.is_none() {
+        // A bare host is for CONNECT alone (RFC 9112 section 3.2.3).
+        return Err(Refusal::Target);
+    }
     let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     match path.as_str() {
         "*" if *method == Method::OPTIONS => Ok(Uri::from_static("*")),
@@ -132,6 +147,7 @@ mod tests {
         check("GET", "http://b.example/x?y", &["a"], Ok(("b.example", "/x?y")));
         check("GET", "http://b.example", &["a"], Ok(("b.example", "/")));
         check("GET", "http://u@b.example/", &["a"], Err(Refusal::Host));
+        check("GET", "b.example", &["a"], Err(Refusal::Target));
         check("GET", "ftp://b.example/", &["a"], Err(Refusal::Target));
     }
 

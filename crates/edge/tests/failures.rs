@@ -186,3 +186,19 @@ async fn an_instance_that_comes_back_is_used_again() {
     assert_eq!(text(&waiting.await.unwrap()), "after");
     assert_eq!(again.writes(), 1);
 }
+
+#[tokio::test]
+async fn a_read_leaves_a_frozen_instance_when_the_plan_drops_it() {
+    let (frozen, second) = (App::start("frozen").await, App::start("second").await);
+    let a = Setup::new("a", &[frozen.address, second.address], plan(&["a"], 1, here(1))).start().await;
+    let address = a.address;
+    let read = tokio::spawn(async move { send(address, get("/slow")).await });
+    eventually("it is under way", || async { frozen.requests() == 1 }).await;
+    let mut dropped = plan(&["a"], 2, here(1));
+    dropped.instances = vec![1];
+    a.plans.send_replace(dropped);
+    eventually("the other has it", || async { second.requests() == 1 }).await;
+    second.seen.go_on.notify_waiters();
+    assert_eq!(text(&read.await.unwrap()), "second");
+    assert_eq!(a.counts.get(Metric::Retried, &["instance_unhealthy"]), 1.0);
+}

@@ -18,9 +18,9 @@ pub enum Kind {
 /// A label name. `region` (whose agent exports it) is on every metric and is not listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Label {
-    /// The region that served the request.
+    /// The region whose app served the request; `none`: the edge answered by itself.
     ServedFrom,
-    /// `safe` or `write`.
+    /// `safe` or `write`; `unread`: refused before its method counted.
     Method,
     /// Status class: `2xx` … `5xx`.
     Status,
