@@ -182,6 +182,16 @@ impl Blueprint {
         self.regions.iter().map(|region| region.member.clone()).chain(self.witness.clone()).collect()
     }
 
+    /// The place whose etcd member should lead: the witness, or else the nearest to all others that is not the primary.
+    pub fn favourite(&self) -> &RegionName {
+        let primary = self.topology.primary();
+        let far =
+            |name: &RegionName| self.members().iter().map(|m| round_trip(name, &m.region)).sum::<Duration>();
+        let replicas = self.regions.iter().map(|region| &region.name).filter(|name| *name != primary);
+        let nearest = || replicas.min_by_key(|name| far(name));
+        self.witness.as_ref().map(|member| &member.region).or_else(nearest).unwrap_or(primary)
+    }
+
     /// Every pair of places that bytes travel between, each once, with the round trip of the planning table and
     /// whether the table knew it.
     pub fn pairs(&self) -> Vec<(RegionName, RegionName, Duration, bool)> {

@@ -27,7 +27,7 @@ use crate::{
     blueprint::{Blueprint, RegionBlueprint, write_private},
     control::Part,
     crossing::{self, Owners},
-    etcd::{self, Member},
+    etcd::{self, Store},
     postgres::Cluster,
     processes::{Launch, Leash, make_dir, record::Record, unprivileged_account},
 };
@@ -165,12 +165,19 @@ fn keepers(
         handles.push(handle);
     };
     let members = blueprint.members();
-    let rtt_max = blueprint.pairs().iter().map(|pair| pair.2).max().unwrap_or(Duration::ZERO);
+    let store = Store {
+        etcd: &settings.etcd,
+        members: &members,
+        token: &blueprint.etcd_token,
+        rtt_max: blueprint.pairs().iter().map(|pair| pair.2).max().unwrap_or(Duration::ZERO),
+        favourite: blueprint.favourite(),
+    };
     for member in &members {
         let (owners, region) = (owners.clone(), member.region.clone());
         let on_start: Box<dyn Fn(u32) + Send> = Box::new(move |pid| owners.set(&region, pid));
-        let launch = etcd_launch(settings, blueprint, member, &members, rtt_max);
-        keep(&member.region, Part::Etcd, launch, Some(on_start));
+        let dir = blueprint.layout.region(&member.region).join("etcd");
+        let log = blueprint.layout.log(&member.region, Part::Etcd);
+        keep(&member.region, Part::Etcd, etcd::launch(&store, member, &dir, &log), Some(on_start));
     }
     for (region, cluster) in clusters {
         keep(region, Part::Postgres, cluster.launch(), None);
@@ -183,18 +190,6 @@ fn keepers(
         }
     }
     handles
-}
-
-fn etcd_launch(
-    settings: &Settings,
-    blueprint: &Blueprint,
-    member: &Member,
-    members: &[Member],
-    rtt_max: Duration,
-) -> Launch {
-    let dir = blueprint.layout.region(&member.region).join("etcd");
-    let log = blueprint.layout.log(&member.region, Part::Etcd);
-    etcd::launch(&settings.etcd, member, members, &blueprint.etcd_token, rtt_max, &dir, &log)
 }
 
 fn agent_launch(blueprint: &Blueprint, region: &RegionBlueprint) -> Launch {
