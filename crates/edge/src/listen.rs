@@ -45,7 +45,7 @@ pub struct EdgeConfig {
     /// The region.
     pub region: RegionName,
     /// Where users and other regions' edges connect. Bound by the caller, which can say best what is in the way.
-    pub listen: TcpListener,
+    pub listener: TcpListener,
     /// This region's app instances, in the order in which plans number them.
     pub instances: Vec<SocketAddr>,
     /// The edges of the other regions, as reached from here.
@@ -101,11 +101,11 @@ pub async fn run(
     let clients = TaskTracker::new();
 
     let accepted = tokio::select! {
-        accepted = accept(&config.listen, &edge, &clients, &stop, &cut) => accepted,
+        accepted = accept(&config.listener, &edge, &clients, &stop, &cut) => accepted,
         () = prune(&edge) => Ok(()),
         () = stop.cancelled() => Ok(()),
     };
-    drop(config.listen);
+    drop(config.listener);
     clients.close();
     edge.tunnels.close();
     let drained = timeout(DRAIN_TIME_MAX, async {

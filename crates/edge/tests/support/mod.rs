@@ -119,7 +119,7 @@ impl Setup {
         let stop = CancellationToken::new();
         let config = EdgeConfig {
             region: name(self.region),
-            listen: listener,
+            listener,
             instances: self.instances,
             peers: self.peers.into_iter().map(|(region, address)| (name(region), address)).collect(),
             writes: self.writes,
