@@ -15,7 +15,8 @@ const MARGIN_PERCENT: u32 = 15;
 /// Renewals within one TTL, so that eight in a row may fail before the gate shuts.
 const RENEWALS_A_TTL: u32 = 10;
 
-/// The shortest time that a worse candidate gives way to a better one; two of the longest round trips are added.
+/// The shortest time that a worse candidate gives way to a better one. Added to it: a tenth of the TTL, by which the
+/// better one's clock may count it longer, and two of the longest round trips.
 const PATIENCE_MIN: Duration = Duration::from_millis(200);
 
 /// How long a holder's database may be down before the right is given to a peer: a restart in place loses no
@@ -62,7 +63,7 @@ impl HelmConfig {
             ttl,
             margin: ttl * MARGIN_PERCENT / 100,
             renew_every: ttl / RENEWALS_A_TTL,
-            patience: (PATIENCE_MIN + rtt_max * 2).min(ttl / 2),
+            patience: (PATIENCE_MIN + ttl / 10 + rtt_max * 2).min(ttl / 2),
             max_staleness: topology.objectives.max_staleness,
             rtts,
             database_grace: DATABASE_GRACE,

@@ -90,7 +90,7 @@ pub(crate) fn best<'a>(config: &'a HelmConfig, view: &'a View, now: Moment) -> O
         .map(|(_, name)| name)
 }
 
-/// When this region's turn comes once the right is free, or why it has none.
+/// When this region's turn comes once the right is free; its own fitness is the caller's to judge.
 pub(crate) fn turn(
     config: &HelmConfig,
     view: &View,
@@ -98,7 +98,6 @@ pub(crate) fn turn(
     key: Option<&LeaseKey>,
 ) -> Result<Turn, Because> {
     let own = view.database.as_ref().ok_or(Because::Starting)?;
-    fitness(own, view.newest)?;
     let own_rank = rank(config, &config.region, own);
     let lapsed_holder = key.filter(|key| key.state == LeaseState::Held).map(|key| &key.holder);
     let heir = key.and_then(heir);

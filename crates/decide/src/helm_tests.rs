@@ -275,6 +275,15 @@ fn without_a_witness_only_the_named_heir_takes_over() {
 }
 
 #[test]
+fn a_last_holder_that_was_never_promoted_is_as_fit_as_before() {
+    let own = database(DatabaseRole::Fenced, 1, true, 9);
+    let decision = verdict("eu", own.clone(), released("eu", 2, None), vec![], 2_000);
+    assert_eq!(decision.lease.unwrap().value, held("eu", 3, 1));
+    let decision = verdict("eu", own, released("us", 2, None), vec![], 2_000);
+    assert_eq!((decision.because, decision.lease), (Because::CopyDiverged, None));
+}
+
+#[test]
 fn a_released_right_goes_to_its_heir_first() {
     let peers = |other| vec![peer(other, 1, following(50)), peer("eu", 1, down())];
     let heir = verdict("ap", following(50), released("eu", 1, Some("ap")), peers("us"), 0);

@@ -66,7 +66,8 @@ pub(crate) struct Hold {
     last_id: u64,
     /// No put before the key has been sighted more often than this.
     blocked: Option<u64>,
-    /// When the last successful put was emitted.
+    /// When the last put was emitted, and the last successful one.
+    last_put: Moment,
     renewed: Moment,
 }
 
@@ -83,7 +84,7 @@ impl Hold {
 
     /// When the next renewal is due.
     pub(crate) fn renewal_due(&self, config: &HelmConfig) -> Moment {
-        self.renewed.plus(config.renew_every)
+        self.renewed.max(self.last_put).plus(config.renew_every)
     }
 
     /// When the attempt that is waited for is given up.
@@ -113,12 +114,10 @@ impl Hold {
             self.take_answer(&answer, view, config);
         }
         self.prove_by_sight(view, config);
-        for attempt in &mut self.attempts {
-            let given_up = now >= attempt.emitted.plus(config.ttl / ABANDONED_AFTER_TTL_PARTS);
-            if attempt.waiting && given_up {
-                attempt.waiting = false;
-                self.blocked = Some(attempt.sightings);
-            }
+        if self.gives_up_at(config).is_some_and(|moment| now >= moment)
+            && let Some(index) = self.attempts.iter().position(|attempt| attempt.waiting)
+        {
+            self.give_up(index);
         }
         self.attempts.retain(|attempt| attempt.waiting || now < deadline(attempt, config));
         if self.tenure.is_some_and(|tenure| now >= tenure.until || !is_own(view, config, tenure.epoch)) {
@@ -139,10 +138,17 @@ impl Hold {
                 self.attempts.remove(index);
                 self.blocked = Some(answer.sightings);
             }
-            LeaseOutcome::Unknown => {
-                self.attempts[index].waiting = false;
-                self.blocked = Some(self.attempts[index].sightings);
-            }
+            LeaseOutcome::Unknown => self.give_up(index),
+        }
+    }
+
+    /// Nobody knows whether it was stored. A renewal is put again at once: only one of the two can be stored, and
+    /// a holder has no time to lose. Anything else waits for a sight of the key.
+    fn give_up(&mut self, index: usize) {
+        let attempt = &mut self.attempts[index];
+        attempt.waiting = false;
+        if attempt.purpose != Purpose::Renew {
+            self.blocked = Some(attempt.sightings);
         }
     }
 
@@ -184,6 +190,7 @@ impl Hold {
         let id = AttemptId(self.last_id);
         let expected = view.lease.as_ref().map_or(Revision::default(), |lease| lease.revision);
         self.blocked = None;
+        self.last_put = now;
         self.attempts.push(Attempt {
             id,
             purpose,

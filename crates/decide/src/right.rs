@@ -184,13 +184,13 @@ impl Situation<'_> {
         !promoted && self.now >= tenure.since.plus(PROMOTION_MAX)
     }
 
-    /// The own database takes no writes any more, and the best peer holds all of its log.
+    /// The own database takes no writes any more, and the best peer has applied the last of them.
     fn heir_has_all(self, key: &LeaseKey) -> bool {
-        let Some(own) = self.view.database.as_ref() else { return false };
+        let Some(last_write) = self.view.last_write else { return false };
         let Some(heir) = elect::best_peer(self.config, self.view, self.now) else { return false };
         let follows = matches!(&heir.database.role, DatabaseRole::Replica { writer, epoch, copy: Copy::Complete }
             if *writer == self.config.region && *epoch == key.epoch);
-        own.role == DatabaseRole::Fenced && follows && heir.database.position >= own.position
+        follows && heir.database.position >= last_write
     }
 
     /// The right is somebody else's, was given back, or its key is lost: takes it when it is free and the turn
@@ -210,7 +210,7 @@ impl Situation<'_> {
         if !config.may_fail_over && !self.needs_no_witness(key) {
             return Step::wait(Because::NoWitness);
         }
-        let turn = match elect::turn(config, view, now, key) {
+        let turn = match self.own_fitness(key).and_then(|()| elect::turn(config, view, now, key)) {
             Ok(turn) => turn,
             Err(because) => return Step::wait(because),
         };
@@ -224,6 +224,20 @@ impl Situation<'_> {
             return Step::wait(Because::LeaseStoreSilent);
         }
         self.put_claim(view.newest.next(), 1)
+    }
+
+    /// Whether the own copy may become the next writer. A last holder that was never promoted under its epoch is
+    /// as fit as it was before: nobody else can have written then.
+    fn own_fitness(self, key: Option<&LeaseKey>) -> Result<(), Because> {
+        match key {
+            Some(key) if key.holder == self.config.region && key.epoch == self.view.newest => {
+                self.stands(key.epoch)
+            }
+            Some(_) | None => {
+                let own = self.view.database.as_ref().ok_or(Because::Starting)?;
+                elect::fitness(own, self.view.newest)
+            }
+        }
     }
 
     /// Whether the right may pass on without a witness: to the heir its holder named, or back to its last holder.

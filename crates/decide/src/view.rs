@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use isles_model::{
-    AppReport, DatabaseReport, DatabaseState, Epoch, Fact, LeaseKey, Moment, RegionName, RegionReport,
-    Revision,
+    AppReport, DatabaseReport, DatabaseRole, DatabaseState, Epoch, Fact, LeaseKey, Lsn, Moment, RegionName,
+    RegionReport, Revision,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,8 @@ pub(crate) struct View {
     pub(crate) database: Option<DatabaseReport>,
     /// Since when the own database has not answered.
     pub(crate) down_since: Option<Moment>,
+    /// The end of the own log when it was first seen fenced while stopping: no write of the app comes after it.
+    pub(crate) last_write: Option<Lsn>,
     /// The own app.
     pub(crate) app: AppReport,
     /// Every other region.
@@ -83,6 +85,7 @@ impl View {
             newest: Epoch::NONE,
             database: None,
             down_since: None,
+            last_write: None,
             app: AppReport::default(),
             peers: config.peers().map(|peer| (peer.clone(), PeerView::default())).collect(),
             stopping: None,
@@ -144,6 +147,9 @@ impl View {
             DatabaseState::Up => None,
             DatabaseState::Down => self.down_since.or(Some(now)),
         };
+        if self.stopping.is_some() && report.role == DatabaseRole::Fenced && report.lineage.wrote {
+            self.last_write = self.last_write.or(Some(report.position));
+        }
         self.database = Some(report);
     }
 

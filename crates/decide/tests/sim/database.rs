@@ -8,6 +8,7 @@ use crate::{
     agent::Wake,
     clock::{MS, Micros},
     mutant::Mutant,
+    network::End,
     world::{Event, World},
 };
 
@@ -202,7 +203,8 @@ impl World {
             return None;
         };
         let leader = self.setup.index(writer);
-        let reachable = self.net.connected(region, leader) && self.databases[leader].leads(*epoch);
+        let reachable = self.net.connected(End::Region(region), End::Region(leader))
+            && self.databases[leader].leads(*epoch);
         (reachable && leader != region).then_some((leader, *epoch))
     }
 
@@ -225,12 +227,13 @@ impl World {
     fn attach(&mut self, region: usize, leader: usize, epoch: Epoch) {
         let writer = self.setup.name(leader).clone();
         let theirs = self.databases[leader].log.clone();
-        let mutant = self.setup.mutant;
+        let (mutant, afresh) = (self.setup.mutant, self.setup.copies_afresh);
         let own = &mut self.databases[region];
         let common = own.log.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
-        let continues = own.whole
-            && own.lineage.epoch > Epoch::NONE
-            && (common == own.log.len() || mutant == Some(Mutant::FollowsWithoutRejoin));
+        let goes_on = own.lineage == Lineage { epoch, wrote: false };
+        let part = common == own.log.len() && (goes_on || !afresh);
+        let known = own.whole && own.lineage.epoch > Epoch::NONE;
+        let continues = known && (part || mutant == Some(Mutant::FollowsWithoutRejoin));
         let copy = if continues { Copy::Complete } else { Copy::Running };
         if !continues {
             if own.whole && mutant != Some(Mutant::RejoinListsNothing) {

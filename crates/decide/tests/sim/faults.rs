@@ -105,6 +105,14 @@ impl World {
         }
     }
 
+    /// One fault only: the writer's region is lost, or cut off, until everything is mended.
+    pub(crate) fn lose_the_writer(&mut self) {
+        let kind = if self.rng.bool() { Kind::RegionCrash } else { Kind::Isolation };
+        self.faults = vec![Fault { kind, region: 0, other: 1, at_holder: true, lasts: HEALED_AT }];
+        let begins = self.rng.u64(FAULTS_FROM..FAULTS_FROM + 1_000 * MS);
+        self.after(begins, Event::Strike(0));
+    }
+
     pub(crate) fn strike(&mut self, index: usize) {
         let holder = self.store.key.as_ref().map(|key| self.setup.index(&key.holder));
         if let Some(holder) = holder.filter(|_| self.faults[index].at_holder) {
@@ -119,6 +127,10 @@ impl World {
         let lasts = lasts.min(HEALED_AT.saturating_sub(self.now + 2 * MS));
         if region == other || lasts == 0 {
             return;
+        }
+        self.disturbed_at = self.now;
+        if self.struck_at == 0 {
+            self.struck_at = self.now;
         }
         self.note(|| format!("fault: {kind:?} at {region} (and {other}) for {} ms", lasts / MS));
         match kind {
@@ -157,6 +169,7 @@ impl World {
         if self.now >= HEALED_AT {
             return;
         }
+        self.disturbed_at = self.now;
         self.note(|| format!("mended: {kind:?} at {region}"));
         match kind {
             Kind::RegionCrash => {
@@ -186,6 +199,7 @@ impl World {
     /// Mends everything that is still wrong.
     pub(crate) fn heal(&mut self) {
         self.note(|| "everything is mended".to_owned());
+        self.disturbed_at = self.now;
         self.net.mend();
         self.setup.loss = 0.0;
         self.store.silent_until = 0;

@@ -35,9 +35,11 @@ pub(crate) struct Judge {
     writers: BTreeMap<Epoch, usize>,
     newest_stored: Epoch,
     admitted: BTreeMap<u32, Epoch>,
-    acknowledged: Vec<u32>,
+    acknowledged: BTreeSet<u32>,
     newest_acknowledged: Epoch,
     last_acknowledged_at: Micros,
+    /// When each epoch's first acknowledgement left.
+    pub(crate) first_acknowledged: BTreeMap<Epoch, Micros>,
 }
 
 impl Judge {
@@ -49,14 +51,20 @@ impl Judge {
             writers: BTreeMap::new(),
             newest_stored: Epoch::NONE,
             admitted: BTreeMap::new(),
-            acknowledged: Vec::new(),
+            acknowledged: BTreeSet::new(),
             newest_acknowledged: Epoch::NONE,
             last_acknowledged_at: 0,
+            first_acknowledged: BTreeMap::new(),
         }
     }
 
     pub(crate) fn acknowledged(&self) -> usize {
         self.acknowledged.len()
+    }
+
+    /// Whether a write has been acknowledged.
+    pub(crate) fn knows(&self, write: u32) -> bool {
+        self.acknowledged.contains(&write)
     }
 
     /// The first violation counts; what follows may follow from it.
@@ -108,8 +116,9 @@ impl Judge {
             format!("{region} acknowledges write {write} of epoch {epoch} after one of epoch {newest}")
         });
         self.newest_acknowledged = newest.max(epoch);
-        self.acknowledged.push(write);
+        self.acknowledged.insert(write);
         self.last_acknowledged_at = at;
+        self.first_acknowledged.entry(epoch).or_insert(at);
     }
 
     /// What a driver may rely on in every decision.

@@ -44,11 +44,13 @@ pub(crate) enum Mutant {
     NeverPolls,
     /// A database that is down for a moment is given up at once.
     NoGrace,
+    /// Nobody gives way to a region that holds more.
+    NoPatience,
 }
 
 impl Mutant {
     /// Every one of them.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::DeadlineFromReceipt,
         Self::NoMargin,
         Self::BlindPut,
@@ -68,6 +70,7 @@ impl Mutant {
         Self::FollowsWithoutRejoin,
         Self::NeverPolls,
         Self::NoGrace,
+        Self::NoPatience,
     ];
 
     /// The invariants that may be the first to notice it.
@@ -83,8 +86,8 @@ impl Mutant {
             | Self::ReleaseBeforeGateShuts
             | Self::LateAnswerForNewest => &["I1"],
             Self::BlindPut | Self::PutOnEpoch => &["I1", "I6"],
-            Self::UnknownTakenForStored => &["I1", "I4"],
-            Self::RejoinListsNothing => &["I3"],
+            Self::UnknownTakenForStored => &["I1", "I4", "I5"],
+            Self::RejoinListsNothing | Self::NoPatience => &["I3"],
             Self::FollowsWithoutRejoin => &["I4"],
             Self::NeverPolls => &["I4", "I5"],
             Self::NoGrace => &["I5"],

@@ -54,7 +54,8 @@ impl Network {
     }
 
     /// Whether both directions are open: a TCP stream lives.
-    pub(crate) fn connected(&self, a: usize, b: usize) -> bool {
+    pub(crate) fn connected(&self, a: End, b: End) -> bool {
+        let (a, b) = (self.index(a), self.index(b));
         self.blocked[a][b] == 0 && self.blocked[b][a] == 0
     }
 

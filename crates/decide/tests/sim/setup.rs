@@ -44,6 +44,9 @@ pub(crate) struct Setup {
     pub(crate) poll_every: Micros,
     /// Whether changes are watched besides.
     pub(crate) watched: bool,
+    /// Whether a new writer's followers always copy afresh, as with logical replication; else those whose log is a
+    /// part of its log go on.
+    pub(crate) copies_afresh: bool,
     /// Between two writes of one region's client.
     pub(crate) client_every: Micros,
     /// The longest way from a gate's check to the row, and from the check to the client.
@@ -75,6 +78,7 @@ impl Setup {
             put_timeout: rng.bool().then(|| rng.u64(300 * MS..900 * MS)),
             poll_every: rng.u64(80 * MS..300 * MS),
             watched: rng.u8(..4) > 0,
+            copies_afresh: rng.bool(),
             client_every: rng.u64(60 * MS..200 * MS),
             gap_max: 50 * MS,
         }
@@ -110,6 +114,7 @@ impl Setup {
         let mut config = HelmConfig::new(&self.topology, self.name(region), rtts);
         match self.mutant {
             Some(Mutant::NoMargin) => config.margin = Duration::ZERO,
+            Some(Mutant::NoPatience) => config.patience = Duration::ZERO,
             Some(Mutant::NoGrace) => config.database_grace = Duration::ZERO,
             Some(_) | None => {}
         }

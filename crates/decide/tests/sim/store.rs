@@ -1,11 +1,11 @@
 //! A lease store that is linearizable and otherwise unkind: it answers late, loses requests and answers, falls
 //! silent, and misses watch events.
 
-use isles_model::{Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision};
+use isles_model::{Copy, DatabaseRole, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision};
 
 use crate::{
     agent::Wake,
-    clock::Micros,
+    clock::{MS, Micros},
     mutant::Mutant,
     network::End,
     world::{Event, World},
@@ -79,6 +79,7 @@ impl World {
             }
             Request::Put(order) => {
                 let before = self.store.key.clone();
+                let before_epoch = before.as_ref().map_or(Epoch::NONE, |key| key.epoch);
                 let outcome = self.store.put(&order, self.setup.mutant);
                 let renewal = before
                     .is_some_and(|key| key.epoch == order.value.epoch && key.seq + 1 == order.value.seq);
@@ -90,6 +91,9 @@ impl World {
                     format!("store: {outcome:?} for {from}: epoch {epoch}, seq {seq}, {state:?}")
                 });
                 if matches!(outcome, LeaseOutcome::Stored(_)) {
+                    if before_epoch < order.value.epoch {
+                        self.check_choice(from);
+                    }
                     self.judge.stored(self.now, &order.value);
                     self.tell_watchers();
                 }
@@ -98,6 +102,32 @@ impl World {
         };
         if !silent && let Some(delay) = self.net.delay(&mut self.rng, End::Store, End::Region(from)) {
             self.after(delay, Event::Agent(from, incarnation, wake));
+        }
+    }
+
+    /// I3: when nothing has begun or ended for a while, the region that takes the right holds every acknowledged
+    /// write that some other region holds which could have taken it as well.
+    fn check_choice(&mut self, region: usize) {
+        let quiet = self.now >= self.disturbed_at + 1_200 * MS;
+        if self.setup.loss > 0.001 || !self.setup.watched || !quiet {
+            return;
+        }
+        let ends = [End::Region(region), End::Store];
+        for other in (0..self.agents.len()).filter(|other| *other != region) {
+            let (agent, database) = (&self.agents[other], &self.databases[other]);
+            let whole = matches!(database.role, DatabaseRole::Replica { copy: Copy::Complete, .. });
+            let could = agent.stalled_until <= self.now
+                && agent.helm.as_ref().is_some_and(|helm| !helm.report().draining)
+                && ends.iter().all(|end| self.net.connected(End::Region(other), *end))
+                && database.up
+                && whole
+                && !database.lineage.wrote;
+            let own = &self.databases[region].log;
+            let lost = database.log.iter().find(|write| self.judge.knows(**write) && !own.contains(write));
+            if let Some(lost) = lost.filter(|_| could).copied() {
+                self.judge
+                    .fail(self.now, "I3", || format!("{region} goes before {other}, which has write {lost}"));
+            }
         }
     }
 

@@ -5,6 +5,8 @@ use std::{
     collections::{BinaryHeap, VecDeque},
 };
 
+use isles_model::Epoch;
+
 use crate::{
     agent::{Agent, Wake},
     clock::{MS, Micros},
@@ -80,6 +82,10 @@ pub(crate) struct World {
     pub(crate) faults: Vec<Fault>,
     pub(crate) judge: Judge,
     pub(crate) writes: u32,
+    /// When a fault last began or ended.
+    pub(crate) disturbed_at: Micros,
+    /// When the first fault began.
+    pub(crate) struck_at: Micros,
     queue: BinaryHeap<Reverse<Scheduled>>,
     serial: u64,
     trace: Option<VecDeque<String>>,
@@ -92,6 +98,22 @@ pub(crate) struct Outcome {
     pub(crate) acknowledged: usize,
     pub(crate) stranded: usize,
     pub(crate) epochs: u64,
+}
+
+/// Loses the writer's region of the world that a seed draws, and nothing else: how long until the first write is
+/// acknowledged elsewhere, and how long is the TTL? `None` where no region may take over.
+pub(crate) fn takeover(seed: u64) -> Option<(Micros, Micros)> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut setup = Setup::draw(None, &mut rng);
+    (setup.loss, setup.tail) = (0.0, 0.0);
+    let mut world = World::new(setup, rng, false);
+    world.queue.retain(|Reverse(scheduled)| !matches!(scheduled.event, Event::Strike(_)));
+    world.judge = Judge::new(false);
+    world.lose_the_writer();
+    world.run();
+    assert!(world.judge.violation.is_none(), "seed {seed}: {:?}", world.judge.violation);
+    let first = world.judge.first_acknowledged.get(&Epoch(2))?;
+    world.setup.topology.may_fail_over().then(|| (first - world.struck_at, world.setup.ttl_micros()))
 }
 
 /// Runs the world that a seed draws.
@@ -122,6 +144,8 @@ impl World {
             faults: Vec::new(),
             judge: Judge::new(setup.calm),
             writes: 0,
+            disturbed_at: 0,
+            struck_at: 0,
             queue: BinaryHeap::new(),
             serial: 0,
             trace: traced.then(VecDeque::new),
