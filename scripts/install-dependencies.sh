@@ -51,10 +51,14 @@ install_debian() {
     as_root chmod 755 "$policy"
   fi
   # The package would make a cluster of its own, which starts at boot.
-  if [[ ! -e /etc/postgresql-common/createcluster.conf ]]; then
-    as_root mkdir -p /etc/postgresql-common
-    echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+  local clusters=/etc/postgresql-common/createcluster.conf had_clusters=no
+  if [[ -e $clusters ]]; then
+    had_clusters=yes
+    as_root cp -p "$clusters" "$clusters.before-isles"
+  else
+    as_root mkdir -p "${clusters%/*}"
   fi
+  echo 'create_main_cluster = false' | as_root tee -a "$clusters" >/dev/null
   local status=0
   {
     as_root apt-get update -qq &&
@@ -62,6 +66,7 @@ install_debian() {
         apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold "$@"
   } >"$log" 2>&1 </dev/null || status=$?
   if [[ $made_policy == yes ]]; then as_root rm -f "$policy"; fi
+  if [[ $had_clusters == yes ]]; then as_root mv "$clusters.before-isles" "$clusters"; fi
   if ((status != 0)); then
     cat "$log" >&2
     fail "Could not install: $*"

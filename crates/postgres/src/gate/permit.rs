@@ -129,7 +129,8 @@ impl Keeper {
         let mut planned = true;
         loop {
             let now = self.permit.route();
-            let left = if now.is_ok() { self.permit.left().min(IDLE_RECHECK) } else { IDLE_RECHECK };
+            let may_lapse = matches!(now, Ok(Route::Writer(_)));
+            let left = self.permit.left().min(IDLE_RECHECK);
             self.turns.send_if_modified(|known| {
                 let turned = *known != now;
                 *known = now;
@@ -137,7 +138,8 @@ impl Keeper {
             });
             tokio::select! {
                 changed = self.permit.plans.changed(), if planned => planned = changed.is_ok(),
-                () = tokio::time::sleep(left) => {}
+                () = tokio::time::sleep(left), if may_lapse => {}
+                else => std::future::pending().await,
             }
         }
     }
