@@ -23,7 +23,7 @@ const DATABASE_EVERY: Micros = 100 * MS;
 
 /// What wakes an agent's process.
 pub(crate) enum Wake {
-    Tick(u64),
+    Timer { at: Micros },
     Poll,
     LeaseRead { id: u64, key: Option<LeaseKey>, revision: Revision },
     ReadTimeout { id: u64 },
@@ -64,7 +64,9 @@ pub(crate) struct Agent {
     pub(crate) newest: Epoch,
     /// The newest revision it was told.
     revision: Revision,
-    tick: u64,
+    /// When the helm wants to be asked again, and when a timer rings that is not later than that.
+    wanted_at: Micros,
+    timer_at: Option<Micros>,
     reading: u64,
     probes: BTreeMap<u64, (usize, Moment)>,
     probe: u64,
@@ -86,7 +88,8 @@ impl Agent {
             told: None,
             newest: Epoch::NONE,
             revision: Revision(0),
-            tick: 0,
+            wanted_at: 0,
+            timer_at: None,
             reading: 0,
             probes: BTreeMap::new(),
             probe: 0,
@@ -118,6 +121,7 @@ impl World {
         agent.stalled_until = 0;
         agent.told = None;
         agent.reading = 0;
+        agent.timer_at = None;
         agent.newest = Epoch::NONE;
         agent.probes.clear();
         agent.emitted.clear();
@@ -138,8 +142,7 @@ impl World {
             return;
         }
         match wake {
-            Wake::Tick(tick) if tick == self.agents[region].tick => self.tick(region),
-            Wake::Tick(_) => {}
+            Wake::Timer { at } => self.ring(region, at),
             Wake::Poll => self.poll(region),
             Wake::LeaseRead { id, key, revision } => {
                 if self.agents[region].reading == id {
@@ -205,14 +208,34 @@ impl World {
         let now = agent.clock.read(self.now);
         let Some(helm) = &mut agent.helm else { return };
         let decision = helm.tick(now);
-        agent.tick += 1;
-        let (tick, wait) = (agent.tick, agent.clock.true_length(decision.next.since(now)));
+        agent.wanted_at = self.now + agent.clock.true_length(decision.next.since(now));
         self.judge.decided(self.now, region, now, &decision, &self.agents[region], &self.setup);
         self.agents[region].newest = decision.plan.epoch;
-        self.wake(region, wait, Wake::Tick(tick));
+        self.set_timer(region);
         self.apply(region, &decision.plan);
         if let Some(order) = decision.lease {
             self.put(region, order, decision.because);
+        }
+    }
+
+    fn set_timer(&mut self, region: usize) {
+        let agent = &mut self.agents[region];
+        let at = agent.wanted_at;
+        if agent.timer_at.is_none_or(|timer| timer > at) {
+            agent.timer_at = Some(at);
+            self.wake(region, at.saturating_sub(self.now), Wake::Timer { at });
+        }
+    }
+
+    fn ring(&mut self, region: usize, at: Micros) {
+        if self.agents[region].timer_at != Some(at) {
+            return;
+        }
+        self.agents[region].timer_at = None;
+        if self.now < self.agents[region].wanted_at {
+            self.set_timer(region);
+        } else {
+            self.tick(region);
         }
     }
 

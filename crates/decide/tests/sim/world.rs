@@ -1,7 +1,7 @@
 //! Runs one world through virtual time, one event after the other.
 
 use std::{
-    cmp::{Ordering, Reverse},
+    cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
 };
 
@@ -44,31 +44,8 @@ pub(crate) enum Event {
     Count,
 }
 
-struct Scheduled {
-    at: Micros,
-    serial: u64,
-    event: Event,
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.serial).cmp(&(other.at, other.serial))
-    }
-}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
+/// The place of an event in time: its moment, its number, where it is kept.
+type Place = (Micros, u64, usize);
 
 /// One world.
 pub(crate) struct World {
@@ -86,7 +63,9 @@ pub(crate) struct World {
     pub(crate) disturbed_at: Micros,
     /// When the first fault began.
     pub(crate) struck_at: Micros,
-    queue: BinaryHeap<Reverse<Scheduled>>,
+    queue: BinaryHeap<Reverse<Place>>,
+    events: Vec<Option<Event>>,
+    vacant: Vec<usize>,
     serial: u64,
     trace: Option<VecDeque<String>>,
 }
@@ -107,7 +86,9 @@ pub(crate) fn takeover(seed: u64) -> Option<(Micros, Micros)> {
     let mut setup = Setup::draw(None, &mut rng);
     (setup.loss, setup.tail) = (0.0, 0.0);
     let mut world = World::new(setup, rng, false);
-    world.queue.retain(|Reverse(scheduled)| !matches!(scheduled.event, Event::Strike(_)));
+    for event in &mut world.events {
+        event.take_if(|event| matches!(event, Event::Strike(_)));
+    }
     world.judge = Judge::new(false);
     world.lose_the_writer();
     world.run();
@@ -147,6 +128,8 @@ impl World {
             disturbed_at: 0,
             struck_at: 0,
             queue: BinaryHeap::new(),
+            events: Vec::new(),
+            vacant: Vec::new(),
             serial: 0,
             trace: traced.then(VecDeque::new),
             rng,
@@ -170,21 +153,24 @@ impl World {
     fn run(&mut self) {
         let end = self.setup.ends_at();
         while self.judge.violation.is_none()
-            && let Some(Reverse(next)) = self.queue.pop()
+            && let Some(Reverse((at, serial, slot))) = self.queue.pop()
         {
-            self.now = next.at;
+            self.now = at;
             if self.now >= end {
                 self.judge.close(self.now, &self.databases, self.store.key.as_ref(), &self.setup);
                 return;
             }
-            if let Event::Agent(region, ..) = &next.event {
+            if let Some(Event::Agent(region, ..)) = &self.events[slot] {
                 let stalled_until = self.agents[*region].stalled_until;
                 if stalled_until > self.now {
-                    self.queue.push(Reverse(Scheduled { at: stalled_until, ..next }));
+                    self.queue.push(Reverse((stalled_until, serial, slot)));
                     continue;
                 }
             }
-            self.dispatch(next.event);
+            self.vacant.push(slot);
+            if let Some(event) = self.events[slot].take() {
+                self.dispatch(event);
+            }
         }
     }
 
@@ -205,7 +191,12 @@ impl World {
     /// Something happens `delay` from now, after everything already due then.
     pub(crate) fn after(&mut self, delay: Micros, event: Event) {
         self.serial += 1;
-        self.queue.push(Reverse(Scheduled { at: self.now + delay, serial: self.serial, event }));
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[slot] = Some(event);
+        self.queue.push(Reverse((self.now + delay, self.serial, slot)));
     }
 
     /// Something happens to the present run of an agent.
