@@ -22,7 +22,10 @@ use tokio::{
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
-use crate::head::{Framing, HEAD_BYTES_MAX, Refusal, end_of_head, examine, is_token};
+use crate::{
+    chunk::{chunk_size, line_of, malformed},
+    head::{Framing, HEAD_BYTES_MAX, Refusal, end_of_head, examine, is_token},
+};
 
 /// How long a request head may take from its first byte to its last (slowloris).
 pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
@@ -34,8 +37,6 @@ const LINGER_MAX: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// How much is read from the socket at once, in bytes.
 const READ_BYTES: usize = 16 * 1024;
-/// Longest line between two chunks, in bytes: a size with its extensions, or a trailer field.
-const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
 /// Longest trailer section, in bytes.
 const TRAILERS_BYTES_MAX: usize = 16 * 1024;
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113 section 3.4).
@@ -325,33 +326,6 @@ pub(crate) enum Protocol {
     Http1,
     /// HTTP/2 without TLS, with prior knowledge.
     Http2,
-}
-
-fn malformed(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// The length of the line `rest` begins with, without its CR LF; `None` while it is not complete.
-fn line_of(rest: &[u8]) -> io::Result<Option<usize>> {
-    let seen = &rest[..rest.len().min(CHUNK_LINE_BYTES_MAX)];
-    match seen.iter().position(|&b| b == b'\n') {
-        Some(at) if at > 0 && seen[at - 1] == b'\r' && !seen[..at - 1].contains(&b'\r') => Ok(Some(at - 1)),
-        Some(_) => Err(malformed("a line between chunks ends with a bare line feed")),
-        None if seen.len() == CHUNK_LINE_BYTES_MAX => Err(malformed("a line between chunks is too long")),
-        None => Ok(None),
-    }
-}
-
-/// The size of a chunk (RFC 9112 section 7.1); extensions are let through.
-fn chunk_size(line: &[u8]) -> io::Result<u64> {
-    let end = line.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(line.len());
-    let (size, after) = line.split_at(end);
-    let extended = after.first().is_none_or(|&b| b == b';');
-    let text = std::str::from_utf8(size).map_err(|_| malformed("a chunk size is not a number"))?;
-    if text.is_empty() || text.len() > 15 || !extended {
-        return Err(malformed("a chunk size is not a number"));
-    }
-    u64::from_str_radix(text, 16).map_err(|_| malformed("a chunk size is not a number"))
 }
 
 impl<P: Send + Unpin + 'static> AsyncRead for ClientStream<P> {

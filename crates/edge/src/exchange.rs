@@ -1,25 +1,21 @@
 //! One request from its head to its answer: asks where it goes, brings it there, and tries elsewhere when that fails
 //! and can do no harm.
 
-use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{
     body::Incoming,
     upgrade::{self, OnUpgrade},
 };
 use isles_model::{Because, Epoch, Metric, Plan, RegionName};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    answer::{self, EDGE, Own, REGION},
+    answer::{self, Own, REGION},
     attempt::{Outcome, Way, attempt},
     body::{Answer, Gone, NotKept, Outgoing, Payload},
     edge::Edge,
-    head::Refusal,
     hold::{End, Line, Place},
     hop,
     link::Link,
@@ -27,6 +23,7 @@ use crate::{
     pool::{Lease, Reuse},
     request::Asked,
     route::{Miss, Question, Tried, Verdict},
+    silence::{instance_gone, region_gone},
     tunnel::tunnel,
 };
 
@@ -36,86 +33,11 @@ const SENT_MAX: u32 = 3;
 const ATTEMPTS_MAX: u32 = 64;
 /// How long connecting to an app instance of this region may take.
 const LOCAL_CONNECT_MAX: Duration = Duration::from_secs(1);
-/// How long a safe request waits for a peer's answer before the peer's edge is asked whether it is still there.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// How often it is asked then.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// How long a safe request is held while no region may answer it.
 const HOLD_READS_MAX: Duration = Duration::from_secs(5);
 
-/// Answers one request.
-pub(crate) async fn serve(
-    edge: Arc<Edge>,
-    client: IpAddr,
-    refused: Option<Refusal>,
-    mut request: Request<Incoming>,
-) -> Response<Answer> {
-    let began = Instant::now();
-    edge.repeats.earn();
-    let http1 = request.version() < Version::HTTP_2;
-    let may_change_protocol = http1 && request.headers().contains_key(header::UPGRADE);
-    let on_upgrade = upgrade::on(&mut request);
-    let (parts, incoming) = request.into_parts();
-    let asked = refused.map_or_else(|| Asked::settle(parts), Err);
-    let is_refused = asked.is_err();
-
-    let (mut response, label) = match asked {
-        Ok(asked) => {
-            let stamped = edge.seal.read(&asked.method, &asked.target, &asked.headers);
-            let label = asked.method_label();
-            let stamp = match stamped {
-                Some((_, true)) => return answer::pong(),
-                Some((stamp, false)) => Some(stamp),
-                None => None,
-            };
-            let from_user = stamp.is_none();
-            let mut exchange = Exchange::new(&edge, client, asked, stamp, incoming, on_upgrade);
-            let (served_from, response) = match Box::pin(exchange.run()).await {
-                Ok((region, response)) => (Some(region), response),
-                Err(own) => {
-                    if from_user {
-                        edge.meter.add(Metric::RequestErrors, &[own.reason], 1);
-                    }
-                    (None, *own.response)
-                }
-            };
-            // Because a request between edges is counted where the user's was taken.
-            (response, from_user.then_some((served_from, label)))
-        }
-        Err(refusal) => {
-            let own = answer::refused(refusal);
-            edge.meter.add(Metric::RequestErrors, &[own.reason], 1);
-            (*own.response, Some((None, "unread")))
-        }
-    };
-    if let Some((served_from, method)) = label {
-        let served_from = served_from.as_ref().map_or("none", RegionName::as_str);
-        let status = status_class(response.status());
-        edge.meter.add(Metric::Requests, &[served_from, method, status], 1);
-        edge.meter.seconds(Metric::RequestSeconds, &[served_from, method], began.elapsed().as_secs_f64());
-    }
-    if let Ok(here) = HeaderValue::from_str(edge.here.as_str()) {
-        response.headers_mut().insert(EDGE, here);
-    }
-    let stays_http = response.status() != StatusCode::SWITCHING_PROTOCOLS;
-    if http1 && stays_http && (is_refused || may_change_protocol) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-fn status_class(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        100..=199 => "1xx",
-        200..=299 => "2xx",
-        300..=399 => "3xx",
-        400..=499 => "4xx",
-        _ => "5xx",
-    }
-}
-
 /// One request under way.
-struct Exchange<'a> {
+pub(crate) struct Exchange<'a> {
     edge: &'a Arc<Edge>,
     asked: Asked,
     /// From the edge that sent it on, if one did.
@@ -138,10 +60,11 @@ struct Held {
     asked: bool,
 }
 
+/// The region whose app answered, and its answer.
 type Answered = (RegionName, Response<Answer>);
 
 impl<'a> Exchange<'a> {
-    fn new(
+    pub(crate) fn new(
         edge: &'a Arc<Edge>,
         client: IpAddr,
         mut asked: Asked,
@@ -160,7 +83,8 @@ impl<'a> Exchange<'a> {
         Self { edge, asked, stamp, upgrade, on_upgrade, payload, tried, sent: 0, hold_until: None }
     }
 
-    async fn run(&mut self) -> Result<Answered, Own> {
+    /// Gives the region whose app answered, and its answer; or this edge's own.
+    pub(crate) async fn run(&mut self) -> Result<Answered, Own> {
         let mut held: Option<Held> = None;
         let mut attempts = 0;
         while attempts < ATTEMPTS_MAX {
@@ -265,7 +189,10 @@ impl<'a> Exchange<'a> {
             return Ok(None);
         };
         let request = self.compose(None);
-        let gone = self.instance_gone(instance);
+        let (tried, stamp) = (self.tried.clone(), self.stamp.clone());
+        let safe = self.asked.is_safe();
+        let gone = instance_gone(self.edge.clone(), instance, tried, stamp);
+        let gone = async move { if safe { gone.await } else { std::future::pending().await } };
         let reuse = self.reuse();
         let mut payload = std::mem::replace(&mut self.payload, Payload::Empty);
         let way = Way { upstream: &upstream, reuse, connect_within: LOCAL_CONNECT_MAX, prove: None };
@@ -305,7 +232,7 @@ impl<'a> Exchange<'a> {
         };
         let rtt = self.edge.rtt(&region);
         let request = self.compose(Some(epoch));
-        let gone = self.region_gone(region.clone(), link.clone(), self.asked.is_safe());
+        let gone = region_gone(self.edge.clone(), region.clone(), link.clone(), self.asked.is_safe());
         let reuse = self.reuse();
         let mut payload = std::mem::replace(&mut self.payload, Payload::Empty);
         // Because between regions a relay may accept a connection for an edge that is gone.
@@ -324,7 +251,7 @@ impl<'a> Exchange<'a> {
                     return self.not_served(why);
                 }
                 hop::remove_hop_by_hop(response.headers_mut());
-                let gone: Gone = Box::pin(self.region_gone(region.clone(), link, false));
+                let gone: Gone = Box::pin(region_gone(self.edge.clone(), region.clone(), link, false));
                 Ok(Some((region, self.pass(response, lease, Some(gone))?)))
             }
             Outcome::NotSent(reason) => {
@@ -431,63 +358,5 @@ impl<'a> Exchange<'a> {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(header::UPGRADE, protocol);
         Ok(Response::from_parts(parts, Answer::Own(None)))
-    }
-
-    /// Ends when a safe request should no longer wait for an instance: the plan has dropped it, and another is there.
-    /// A slow answer of a healthy instance is never cut off.
-    fn instance_gone(&self, instance: usize) -> impl Future<Output = &'static str> + use<> {
-        let edge = self.edge.clone();
-        let safe = self.asked.is_safe();
-        let mut tried = self.tried.clone();
-        let stamp = self.stamp.clone();
-        async move {
-            tried.instances.insert(instance);
-            let mut plans = edge.plans.clone();
-            let question = Question { write: false, stamp: stamp.as_ref() };
-            if !safe {
-                return std::future::pending().await;
-            }
-            loop {
-                let dropped = !plans.borrow_and_update().instances.contains(&instance);
-                if dropped && edge.route(question, &tried).is_somewhere() {
-                    return "instance_unhealthy";
-                }
-                if plans.changed().await.is_err() {
-                    return std::future::pending().await;
-                }
-            }
-        }
-    }
-
-    /// Ends when nothing more is to be expected from a region: the plan calls it silent, or, if `ask`, its edge does
-    /// not answer a ping.
-    fn region_gone(
-        &self,
-        region: RegionName,
-        link: Arc<Link>,
-        ask: bool,
-    ) -> impl Future<Output = &'static str> + Send + use<> {
-        let edge = self.edge.clone();
-        async move {
-            let mut plans = edge.plans.clone();
-            plans.mark_unchanged();
-            let mut patience = PATIENCE;
-            loop {
-                tokio::select! {
-                    changed = plans.changed() => if changed.is_err() { sleep(ASK_AGAIN).await },
-                    () = sleep(patience), if ask => {}
-                }
-                let silent = plans.borrow_and_update().serve.iter().any(|serving| {
-                    serving.region == region && !serving.app && serving.because == Because::PeerSilent
-                });
-                if silent {
-                    return "peer_silent";
-                }
-                if ask && !link.answers(edge.rtt(&region)).await {
-                    return "no_pong";
-                }
-                patience = ASK_AGAIN;
-            }
-        }
     }
 }

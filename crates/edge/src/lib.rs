@@ -3,13 +3,14 @@
 //!
 //! Decides nothing about regions: who may serve and who may write comes in the [`Plan`](isles_model::Plan).
 //!
-//! The way of a request: [`listen`] accepts it, [`client`] and [`head`] refuse what two parsers could read in two
-//! ways, [`exchange`] asks [`route`] where it goes, [`attempt`] brings it there over a [`pool`]ed connection, and
-//! [`hold`] makes it wait while nobody may write.
+//! The way of a request: `listen` accepts it, `client` and `head` refuse what two programs could read in two ways,
+//! `exchange` asks `route` where it goes, `attempt` brings it there over a connection of `pool`, and `hold` makes it
+//! wait while nobody may serve it.
 
 mod answer;
 mod attempt;
 mod body;
+mod chunk;
 mod client;
 mod edge;
 mod exchange;
@@ -22,6 +23,8 @@ mod peer;
 mod pool;
 mod request;
 mod route;
+mod serve;
+mod silence;
 mod tunnel;
 
 pub use listen::{EdgeConfig, EdgeError, run};

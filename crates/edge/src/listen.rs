@@ -20,8 +20,8 @@ use tracing::{info, warn};
 use crate::{
     client::{ClientStream, Protocol},
     edge::{Edge, Parts},
-    exchange::serve,
     head::{HEAD_BYTES_MAX, HEADERS_MAX},
+    serve::serve,
 };
 
 /// Client connections at once; more wait in the kernel's backlog.

@@ -1,12 +1,14 @@
 //! A small real app: counts what it is asked, streams, upgrades, and can die.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -34,6 +36,8 @@ type Body = BoxBody<Bytes, hyper::Error>;
 pub struct Seen {
     pub requests: AtomicUsize,
     pub writes: AtomicUsize,
+    /// How often each body was taken by `/order`.
+    pub orders: Mutex<BTreeMap<Bytes, usize>>,
     /// Lets `/slow` and `/events` go on.
     pub go_on: Notify,
 }
@@ -51,8 +55,12 @@ impl App {
     }
 
     pub fn start_on(name: &'static str, listener: TcpListener) -> Self {
+        Self::start_again(name, listener, Arc::default())
+    }
+
+    /// As another process of the same app.
+    pub fn start_again(name: &'static str, listener: TcpListener, seen: Arc<Seen>) -> Self {
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Seen::default());
         let task = tokio::spawn(accept(name, listener, seen.clone()));
         Self { address, seen, task }
     }
@@ -97,9 +105,12 @@ async fn answer(name: &'static str, seen: &Arc<Seen>, mut request: Request<Incom
     let safe = request.method().is_safe();
     let path = request.uri().path().to_owned();
     if path != "/echo" && !safe {
-        let body = request.body_mut().collect().await;
-        if body.is_err() {
+        let Ok(body) = request.body_mut().collect().await else {
             return full(String::new());
+        };
+        if path == "/order" {
+            *seen.orders.lock().unwrap().entry(body.to_bytes()).or_default() += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         seen.writes.fetch_add(1, Ordering::SeqCst);
     }
