@@ -17,6 +17,9 @@ const DOCUMENTS: Step<'_> = &["cargo", "doc", "--workspace", "--no-deps", "--doc
 const NEXTEST: Step<'_> = &["cargo", "nextest", "run", "--release", "--workspace"];
 const TEST: Step<'_> = &["cargo", "test", "--release", "--workspace"];
 
+/// Documents are read by people who work on Isles: they may lead into private items.
+const RUSTDOC: &str = "--deny warnings --allow rustdoc::private-intra-doc-links";
+
 /// Format, lints, tidy, licences and advisories (where cargo-deny is installed), build, documentation, tests.
 pub fn check() -> bool {
     let test = if installed(&["cargo", "nextest", "--version"]) { NEXTEST } else { TEST };
@@ -44,7 +47,7 @@ fn run(step: Step<'_>, environment: &[(&str, &str)]) -> bool {
     let status = Command::new(program)
         .args(arguments)
         .envs(environment.iter().copied())
-        .env("RUSTDOCFLAGS", "--deny warnings")
+        .env("RUSTDOCFLAGS", RUSTDOC)
         .current_dir(root())
         .status();
     match status {

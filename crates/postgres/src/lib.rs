@@ -1,6 +1,6 @@
 //! One region's PostgreSQL between the others: who may write to it, whom it follows, what it alone holds.
 //!
-//! [`run`] brings the database to what a plan orders and reports what it is. Replication is PostgreSQL's own
+//! [`run()`] brings the database to what a plan orders and reports what it is. Replication is PostgreSQL's own
 //! (logical replication, one writer), over stock PostgreSQL 15 and newer. [`gate`] is the door the app
 //! comes through. Nothing is decided here.
 
