@@ -1,6 +1,6 @@
 //! How a command ends: an exit code, and on failure one message with its causes and what to do about it.
 
-use std::{error::Error, fmt::Write as _, io::Write as _, process::ExitCode};
+use std::{error::Error, io::Write as _, process::ExitCode};
 
 /// The end of a command that did its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,53 +36,100 @@ pub(crate) type Outcome = Result<Exit, Failure>;
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
-    report: miette::Report,
+    said: Said,
+}
+
+/// What there is to say about it.
+#[derive(Debug)]
+enum Said {
+    /// One message, its causes, and what to do (may be empty).
+    Message { error: String, causes: Vec<String>, help: String },
+    /// Diagnostics that show their places in the spec.
+    Diagnostic(miette::Report),
 }
 
 impl Failure {
     /// It went wrong (exit code 1).
     pub(crate) fn new(error: impl Error + Send + Sync + 'static) -> Self {
-        Self { exit: Exit::Finding, report: chain(&error, None) }
+        Self::with_help(error, "")
     }
 
     /// It went wrong (exit code 1), and this is what to do.
     pub(crate) fn with_help(error: impl Error + Send + Sync + 'static, help: impl Into<String>) -> Self {
-        Self { exit: Exit::Finding, report: chain(&error, Some(help.into())) }
+        Self::of(Exit::Finding, error.to_string(), causes(&error), help.into())
     }
 
     /// A message of the command's own (exit code 1).
     pub(crate) fn message(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { exit: Exit::Finding, report: said(message.into(), help.into()) }
+        Self::of(Exit::Finding, message.into(), Vec::new(), help.into())
+    }
+
+    /// What another process of ours said of its failure (exit code 1).
+    pub(crate) fn heard(error: String, causes: Vec<String>, help: String) -> Self {
+        Self::of(Exit::Finding, error, causes, help)
     }
 
     /// The arguments make no sense (exit code 2).
     pub(crate) fn usage(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, report: said(message.into(), help.into()) }
+        Self::of(Exit::Usage, message.into(), Vec::new(), help.into())
     }
 
     /// Refused for safety (exit code 3).
     pub(crate) fn refused(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { exit: Exit::Refused, report: said(message.into(), help.into()) }
+        Self::of(Exit::Refused, message.into(), Vec::new(), help.into())
     }
 
     /// A diagnostic that shows its place in the spec (exit code 1).
     pub(crate) fn diagnostic(report: impl Into<miette::Report>) -> Self {
-        Self { exit: Exit::Finding, report: report.into() }
+        Self { exit: Exit::Finding, said: Said::Diagnostic(report.into()) }
+    }
+
+    fn of(exit: Exit, error: String, causes: Vec<String>, help: String) -> Self {
+        Self { exit, said: Said::Message { error, causes, help } }
     }
 
     /// Prints it to standard error (as JSON to standard output where the user asked for that) and gives the exit code.
     pub(crate) fn print(self, json: bool) -> ExitCode {
         if json {
-            let mut causes: Vec<String> = self.report.chain().map(ToString::to_string).collect();
-            let error = if causes.is_empty() { String::new() } else { causes.remove(0) };
-            let help = self.report.help().map(|help| help.to_string());
-            say(&serde_json::json!({ "error": error, "causes": causes, "help": help }).to_string());
+            say(&self.said.json().to_string());
         } else {
             // Because a broken pipe must not turn one failure into another, the result of writing is not looked at.
-            let _ = writeln!(std::io::stderr(), "{:?}", self.report);
+            let _ = writeln!(std::io::stderr(), "{:?}", self.said.into_report());
         }
         self.exit.into()
     }
+}
+
+impl Said {
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Message { error, causes, help } => {
+                serde_json::json!({ "error": error, "causes": causes, "help": help })
+            }
+            Self::Diagnostic(report) => {
+                let related = report.related().into_iter().flatten();
+                let causes: Vec<String> = related.map(ToString::to_string).collect();
+                let help = report.help().map(|help| help.to_string()).unwrap_or_default();
+                serde_json::json!({ "error": report.to_string(), "causes": causes, "help": help })
+            }
+        }
+    }
+
+    fn into_report(self) -> miette::Report {
+        match self {
+            Self::Message { error, causes, help } => {
+                let because = causes.iter().map(|cause| format!("\n  because: {cause}")).collect::<String>();
+                let diagnostic = miette::MietteDiagnostic::new(format!("{error}{because}"));
+                if help.is_empty() { diagnostic.into() } else { diagnostic.with_help(help).into() }
+            }
+            Self::Diagnostic(report) => report,
+        }
+    }
+}
+
+/// What an error says of its causes, nearest first.
+pub(crate) fn causes(error: &dyn Error) -> Vec<String> {
+    std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string).collect()
 }
 
 /// Prints one line (or block) to standard output; a reader that has gone away is not an error.
@@ -96,20 +143,4 @@ pub(crate) fn say(text: &str) {
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
-}
-
-fn said(message: String, help: String) -> miette::Report {
-    let diagnostic = miette::MietteDiagnostic::new(message);
-    if help.is_empty() { diagnostic.into() } else { diagnostic.with_help(help).into() }
-}
-
-/// One report of an error and all its causes: the message first, then each cause on its line.
-fn chain(error: &dyn Error, help: Option<String>) -> miette::Report {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(message, "\n  because: {cause}");
-        source = cause.source();
-    }
-    said(message, help.unwrap_or_default())
 }

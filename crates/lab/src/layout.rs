@@ -119,7 +119,9 @@ impl Layout {
 
     /// Whether a supervisor has the lab now.
     pub fn is_locked(&self) -> bool {
-        self.dir.join("lock").exists() && matches!(self.lock(), Err(LayoutError::Busy))
+        // Because asking must not make the file again that a stopping lab has just removed.
+        let Ok(file) = File::open(self.dir.join("lock")) else { return false };
+        matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
     }
 
     /// The control socket.
@@ -184,7 +186,15 @@ impl Layout {
             }
             return Ok(());
         }
-        match fs::remove_dir_all(&self.dir) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            // Because whoever sees no lock takes the lab for gone, the lock goes last.
+            if entry.file_name() != "lock" {
+                let path = entry.path();
+                if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+            }
+        }
+        let _ = fs::remove_file(self.dir.join("lock"));
+        match fs::remove_dir(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

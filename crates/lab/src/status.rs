@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use isles_model::{Copy, DatabaseRole, DatabaseState, Snapshot, Writes};
+use isles_model::{Because, Copy, DatabaseRole, DatabaseState, Snapshot, Writes};
 
 use crate::http::{self, HttpError};
 
@@ -64,6 +64,16 @@ pub fn lacks(snapshot: &Snapshot) -> Option<String> {
     match healthy.iter().position(|up| !up) {
         Some(index) => Some(format!("app-{index} is not healthy")),
         None if healthy.is_empty() => Some("its app has not been probed".into()),
-        None => None,
+        None => serves(snapshot),
+    }
+}
+
+/// Why its own plan keeps users away; a standby that is complete lacks nothing.
+fn serves(snapshot: &Snapshot) -> Option<String> {
+    let own = snapshot.plan.serve.iter().find(|serving| serving.region == snapshot.report.region);
+    match own {
+        None => Some("it has no plan yet".into()),
+        Some(own) if own.because == Because::Standby || (own.app && own.reads) => None,
+        Some(own) => Some(own.because.to_string()),
     }
 }

@@ -51,7 +51,11 @@ async fn stop(layout: &Layout, keep: bool) -> Result<(), Failure> {
     let client = Client::new(layout.control_socket());
     // Because a lab that has just begun to start has no socket yet, asking is repeated until it was heard.
     let mut heard = false;
-    while layout.is_locked() {
+    let mut supervisor = None;
+    while layout.is_locked() || supervisor.as_ref().is_some_and(tree::runs) {
+        if supervisor.is_none() {
+            supervisor = client.state().await.ok().and_then(|state| tree::process(state.pid));
+        }
         heard = heard || client.down(keep).await.is_ok();
         if Instant::now() > until {
             let message = format!("the lab has not stopped within {} s", STOP_WAIT_MAX.as_secs());

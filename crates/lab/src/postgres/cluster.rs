@@ -17,7 +17,7 @@ use super::{ADMIN_USER, Programs};
 use crate::processes::{Account, Launch, Leash, make_dir};
 
 /// Changes whenever a template is made differently, so that an old one is not used again.
-const TEMPLATE_RECIPE: u32 = 1;
+const TEMPLATE_RECIPE: u32 = 2;
 /// How long a server may take to answer. Recovery after SIGKILL is part of it.
 pub(super) const READY_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Pause between two attempts to connect.
@@ -112,7 +112,7 @@ fn initdb(programs: &Programs, dir: &Path, account: Option<&Account>) -> Result<
     let mut command = Command::new(programs.program("initdb"));
     command.args(["--username", ADMIN_USER, "--encoding", "UTF8", "--locale", "C.UTF-8", "--auth", "trust"]);
     command
-        .args(["--no-sync", "--no-instructions", "--pgdata"])
+        .args(["--no-sync", "--no-instructions", "--wal-segsize=4", "--pgdata"])
         .arg(dir)
         .current_dir(dir)
         .stdin(Stdio::null());

@@ -41,8 +41,10 @@ pub enum Event {
     },
     /// It could not start. Everything has been taken down again.
     Failed {
-        /// Why.
-        because: String,
+        /// What went wrong.
+        error: String,
+        /// Its causes, nearest first.
+        causes: Vec<String>,
         /// What to do; may be empty.
         help: String,
     },

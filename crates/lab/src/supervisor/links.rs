@@ -76,7 +76,7 @@ impl Links {
             let (wan, from, to) = (Arc::clone(&self.wan), from.clone(), to.clone());
             let round = self.on_its_thread(async move { wan.lock().await.measure(&from, &to).await }).await;
             best = best.into_iter().chain(round.ok()).min();
-            if best.is_some_and(|best| best.as_secs_f64() <= asked.as_secs_f64() * MEASURE_SLACK) {
+            if best.is_some_and(|best| is_good(best, asked)) {
                 break;
             }
         }
@@ -90,6 +90,11 @@ impl Links {
         let runtime = self.runtime.as_ref().ok_or_else(|| io::Error::other("the WAN is closed"))?;
         runtime.spawn(work).await.map_err(io::Error::other)?
     }
+}
+
+/// Whether a measured round trip is near enough to the one asked for.
+pub(crate) fn is_good(measured: Duration, asked: Duration) -> bool {
+    measured.as_secs_f64() <= asked.as_secs_f64() * MEASURE_SLACK
 }
 
 impl Drop for Links {

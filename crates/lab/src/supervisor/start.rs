@@ -15,6 +15,7 @@ use super::{
     events::{Event, Watcher},
     keeper::{Order, tail},
     lab::Lab,
+    links,
 };
 use crate::{
     blueprint::RegionBlueprint,
@@ -52,6 +53,7 @@ impl Start {
         let databases = self.databases(settings, clusters);
         let ((), (), (), _) =
             futures_util::future::try_join4(self.lease_store(), databases, self.distances(), regions).await?;
+        self.distances_again().await;
         Ok(())
     }
 
@@ -153,6 +155,18 @@ impl Start {
             }
         }
         Ok(())
+    }
+
+    /// Measures again what came out wrong while the machine was busy with starting.
+    async fn distances_again(&self) {
+        for link in self.lab.state().await.links {
+            let wrong = link.rtt_measured.is_none_or(|measured| !links::is_good(measured, link.rtt_asked));
+            if wrong
+                && let Some(measured) = self.lab.links.measure(&link.from, &link.to, link.rtt_asked).await
+            {
+                self.lab.measured(&link.from, &link.to, measured);
+            }
+        }
     }
 
     /// Starts a region's agent, and its app when there is a writer to write to.

@@ -59,7 +59,7 @@ async fn follow(global: &Global, args: &Args, events: ChildStdout) -> Outcome {
                 super::show(global, args.timing, &state).await;
                 return Ok(Exit::Done);
             }
-            Ok(Event::Failed { because, help }) => failed = Some(Failure::message(because, help)),
+            Ok(Event::Failed { error, causes, help }) => failed = Some(Failure::heard(error, causes, help)),
             Ok(event) => progress::line(global, &event),
             Err(error) => return Err(Failure::new(error)),
         }

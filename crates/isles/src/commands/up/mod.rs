@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::Global,
-    outcome::{Exit, Failure, Outcome, say},
+    outcome::{Exit, Failure, Outcome, causes, say},
     running, spec_file,
 };
 use progress::Progress;
@@ -136,7 +136,7 @@ fn supervise(global: &Global, args: &Args, settings: Settings) -> Outcome {
         let result = supervisor::run(settings, Arc::clone(&watcher), stop_signal()).await;
         result.map(|()| Exit::Done).map_err(|error| {
             let help = error.remedy();
-            watcher(&Event::Failed { because: chain(&error), help: help.clone() });
+            watcher(&Event::Failed { error: error.to_string(), causes: causes(&error), help: help.clone() });
             Failure::with_help(error, help)
         })
     })
@@ -190,15 +190,4 @@ async fn show(global: &Global, timing: bool, state: &LabState) {
     let text = table::table(state, &roles, env!("CARGO_PKG_VERSION"), &global.file.display().to_string());
     let timing = if timing { table::timing(state) } else { String::new() };
     say(&format!("{text}{timing}Next: isles drill region-outage"));
-}
-
-/// An error and its causes, in one text.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}\n  because: {cause}");
-        source = cause.source();
-    }
-    text
 }
