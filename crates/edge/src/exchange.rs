@@ -23,7 +23,7 @@ use crate::{
     pool::{Lease, Reuse},
     request::Asked,
     route::{Miss, Question, Tried, Verdict},
-    silence::{instance_gone, region_gone},
+    silence::{Waiting, instance_gone, region_gone},
     tunnel::tunnel,
 };
 
@@ -232,7 +232,8 @@ impl<'a> Exchange<'a> {
         };
         let rtt = self.edge.rtt(&region);
         let request = self.compose(Some(epoch));
-        let gone = region_gone(self.edge.clone(), region.clone(), link.clone(), self.asked.is_safe());
+        let waiting = if self.asked.is_safe() { Waiting::CanGoElsewhere } else { Waiting::CanOnlyEnd };
+        let gone = region_gone(self.edge.clone(), region.clone(), link.clone(), waiting);
         let reuse = self.reuse();
         let mut payload = std::mem::replace(&mut self.payload, Payload::Empty);
         // Because between regions a relay may accept a connection for an edge that is gone.
@@ -251,7 +252,8 @@ impl<'a> Exchange<'a> {
                     return self.not_served(why);
                 }
                 hop::remove_hop_by_hop(response.headers_mut());
-                let gone: Gone = Box::pin(region_gone(self.edge.clone(), region.clone(), link, false));
+                let gone: Gone =
+                    Box::pin(region_gone(self.edge.clone(), region.clone(), link, Waiting::CanOnlyEnd));
                 Ok(Some((region, self.pass(response, lease, Some(gone))?)))
             }
             Outcome::NotSent(reason) => {

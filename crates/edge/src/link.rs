@@ -5,13 +5,17 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use http::{HeaderMap, Method, Request, Uri};
 use isles_model::RegionName;
 use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use crate::{
     body::Outgoing,
@@ -31,9 +35,12 @@ const PING_COUNTS_FOR: Duration = Duration::from_millis(200);
 /// The way to one peer.
 pub(crate) struct Link {
     here: RegionName,
+    address: SocketAddr,
     upstream: Arc<Upstream>,
     seal: Seal,
     down_until: Mutex<Option<Instant>>,
+    /// The operator was told that the peer does not know this edge.
+    told: AtomicBool,
     /// When it last answered a ping. Locked while one is under way, so that there is only one.
     answered: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -42,9 +49,11 @@ impl Link {
     pub(crate) fn new(here: &RegionName, address: SocketAddr, seal: Seal) -> Self {
         Self {
             here: here.clone(),
+            address,
             upstream: Upstream::new(address, IDLE_TIME_MAX),
             seal,
             down_until: Mutex::default(),
+            told: AtomicBool::new(false),
             answered: tokio::sync::Mutex::default(),
         }
     }
@@ -108,7 +117,11 @@ impl Link {
         let pong = async {
             let answer = lease.sender.send_request(request).await?;
             lease.sender.ready().await?;
-            Ok::<_, hyper::Error>(is_pong(answer.headers()))
+            let known = is_pong(answer.headers());
+            if !known && !self.told.swap(true, Ordering::Relaxed) {
+                warn!(region = %self.here, peer = %self.address, "The peer does not know this edge: do they share one peer secret?");
+            }
+            Ok::<_, hyper::Error>(known)
         };
         matches!(timeout(PEER_SLACK + rtt * 2, pong).await, Ok(Ok(true)))
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use isles_model::{Because, RegionName};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     edge::Edge,
@@ -12,10 +12,33 @@ use crate::{
     route::{Question, Tried},
 };
 
-/// How long a safe request waits for a peer's answer before the peer's edge is asked whether it is still there.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// How often it is asked then.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// What silence means for whoever waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// A safe request: it is answered elsewhere at once.
+    CanGoElsewhere,
+    /// A write, a stream, a tunnel: it can only be given up.
+    CanOnlyEnd,
+}
+
+impl Waiting {
+    /// How long an answer is waited for before the peer's edge is asked whether it is still there, and how often it
+    /// is asked then.
+    fn patience(self) -> (Duration, Duration) {
+        match self {
+            Self::CanGoElsewhere => (Duration::from_millis(100), Duration::from_millis(250)),
+            Self::CanOnlyEnd => (Duration::from_secs(1), Duration::from_secs(1)),
+        }
+    }
+
+    /// How long a peer's edge may stay silent.
+    fn silence_max(self) -> Duration {
+        match self {
+            Self::CanGoElsewhere => Duration::ZERO,
+            Self::CanOnlyEnd => Duration::from_secs(10),
+        }
+    }
+}
 
 /// Ends when a safe request should no longer wait for an instance: the plan has dropped it, and the request can go
 /// elsewhere. Gives the reason.
@@ -39,16 +62,17 @@ pub(crate) async fn instance_gone(
     }
 }
 
-/// Ends when nothing more is to be expected from a region: the plan calls it silent, or, if `ask`, its edge does not
-/// answer a ping. Gives the reason.
+/// Ends when nothing more is to be expected from a region: the plan calls it silent, or its edge has not answered
+/// pings for too long. Gives the reason.
 pub(crate) async fn region_gone(
     edge: Arc<Edge>,
     region: RegionName,
     link: Arc<Link>,
-    ask: bool,
+    waiting: Waiting,
 ) -> &'static str {
     let mut plans = edge.plans.clone();
-    let mut patience = PATIENCE;
+    let (mut patience, ask_again) = waiting.patience();
+    let mut silent_since: Option<Instant> = None;
     loop {
         let silent = plans.borrow_and_update().serve.iter().any(|serving| {
             serving.region == region && !serving.app && serving.because == Because::PeerSilent
@@ -57,12 +81,14 @@ pub(crate) async fn region_gone(
             return "peer_silent";
         }
         tokio::select! {
-            changed = plans.changed() => if changed.is_err() { sleep(ASK_AGAIN).await },
-            () = sleep(patience), if ask => {
-                if !link.answers(edge.rtt(&region)).await {
+            changed = plans.changed() => if changed.is_err() { sleep(ask_again).await },
+            () = sleep(patience) => {
+                if link.answers(edge.rtt(&region)).await {
+                    silent_since = None;
+                } else if silent_since.get_or_insert_with(Instant::now).elapsed() >= waiting.silence_max() {
                     return "no_pong";
                 }
-                patience = ASK_AGAIN;
+                patience = ask_again;
             }
         }
     }

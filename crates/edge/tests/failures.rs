@@ -115,7 +115,7 @@ async fn reads_recover_within_a_second_of_a_regions_death() {
 
 #[tokio::test]
 async fn reads_recover_within_a_second_of_a_region_being_cut_off() {
-    let (a, wire, _b, app_b, _c, _app_c) = with_a_wire().await;
+    let (a, wire, _b, app_b, _c, app_c) = with_a_wire().await;
     let address = a.address;
     assert_eq!(text(&send(address, get("/")).await), "app of b");
     let under_way = tokio::spawn(async move { send(address, get("/slow")).await });
@@ -125,7 +125,7 @@ async fn reads_recover_within_a_second_of_a_region_being_cut_off() {
     assert_eq!(text(&send(address, get("/")).await), "app of c");
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     eventually("the one under way is answered elsewhere too", || async {
-        _app_c.seen.go_on.notify_waiters();
+        app_c.seen.go_on.notify_waiters();
         under_way.is_finished()
     })
     .await;
@@ -201,4 +201,30 @@ async fn a_read_leaves_a_frozen_instance_when_the_plan_drops_it() {
     second.seen.go_on.notify_waiters();
     assert_eq!(text(&read.await.unwrap()), "second");
     assert_eq!(a.counts.get(Metric::Retried, &["instance_unhealthy"]), 1.0);
+}
+
+#[tokio::test]
+async fn a_write_under_way_to_a_region_cut_off_ends_unknown_though_the_plan_never_says_so() {
+    let (a, wire, _b, app_b, _c, app_c) = with_a_wire().await;
+    let address = a.address;
+    let write = tokio::spawn(async move { send(address, post("/slow", "order")).await });
+    eventually("it is under way", || async { app_b.writes() == 1 }).await;
+    wire.cut();
+    let response = write.await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(header(&response, "isles-outcome"), "unknown");
+    assert_eq!((app_b.writes(), app_c.writes()), (1, 0));
+}
+
+#[tokio::test]
+async fn writes_to_a_region_cut_off_wait_for_the_next_writer_or_its_return() {
+    let (a, wire, _b, app_b, _c, _app_c) = with_a_wire().await;
+    let address = a.address;
+    wire.cut();
+    let write = tokio::spawn(async move { send(address, post("/", "order")).await });
+    eventually("the write is held", || async { a.counts.get(Metric::Held, &[]) == 1.0 }).await;
+    assert_eq!(app_b.writes(), 0);
+    wire.mend();
+    assert_eq!(text(&write.await.unwrap()), "app of b");
+    assert_eq!(app_b.writes(), 1);
 }
