@@ -87,7 +87,10 @@ impl<'a> Follower<'a> {
         let node = bookkeeping::node(&*follower.own).await?;
         let subscribed = subscription::exists(&follower.own).await?;
         match judge(&node, subscribed, writer, epoch, &history) {
-            Judgement::Keep => follower.continue_history(&node).await?,
+            Judgement::Keep => {
+                subscription::point_at(&follower.own, world, world.peer_address(writer)?).await?;
+                follower.continue_history(&node).await?;
+            }
             Judgement::Copy => follower.copy_afresh(Afresh::NewWriter, &history).await?,
             Judgement::Rejoin => {
                 let own = Link::own(&world.config.database, Purpose::Reconcile).await?;

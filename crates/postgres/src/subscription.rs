@@ -35,8 +35,7 @@ pub(crate) async fn create(
     slot: &str,
     start: Start,
 ) -> Result<(), DatabaseError> {
-    let application = format!("isles {}", world.config.region);
-    let conninfo = subscription_conninfo(&world.config.database, address, &application);
+    let conninfo = conninfo(world, address);
     let copy = start == Start::Copy;
     let statement = format!(
         "CREATE SUBSCRIPTION isles CONNECTION {} PUBLICATION isles
@@ -47,6 +46,34 @@ pub(crate) async fn create(
     );
     let made = async { client.batch_execute(&statement).await.doing("creating the subscription") };
     within(CREATE_MAX, "creating the subscription", made).await
+}
+
+/// Points the subscription at the writer's present address and password, where they are others than it was made with.
+/// The statement holds a password, and the session logs none (see [`crate::link`]).
+pub(crate) async fn point_at(
+    client: &Client,
+    world: &World,
+    address: SocketAddr,
+) -> Result<(), DatabaseError> {
+    let conninfo = conninfo(world, address);
+    let same: bool = client
+        .query_one(
+            "SELECT bool_and(subconninfo = $1) FROM pg_subscription WHERE subname = 'isles'",
+            &[&conninfo],
+        )
+        .await
+        .doing("reading the subscription's address")?
+        .get(0);
+    if same {
+        return Ok(());
+    }
+    let statement = format!("ALTER SUBSCRIPTION isles CONNECTION {}", literal(&conninfo));
+    client.batch_execute(&statement).await.doing("changing the subscription's address")
+}
+
+fn conninfo(world: &World, address: SocketAddr) -> String {
+    let application = format!("isles {}", world.config.region);
+    subscription_conninfo(&world.config.database, address, &application)
 }
 
 /// Whether there is a subscription.

@@ -11,7 +11,7 @@ use std::{
 
 use isles_model::config::DatabaseConfig;
 use rustix::process::Signal;
-use tokio_postgres::NoTls;
+use tokio_postgres::{NoTls, error::SqlState};
 
 use super::{ADMIN_USER, Programs};
 use crate::processes::{Account, Launch, Leash, make_dir};
@@ -105,6 +105,11 @@ impl Template {
         let _ = fs::remove_dir_all(&beside);
         done
     }
+}
+
+/// Whether somebody else was first; while both are at it, the catalogue's index says so (PostgreSQL, appendix A).
+fn exists_already(code: &SqlState) -> bool {
+    *code == SqlState::DUPLICATE_DATABASE || *code == SqlState::UNIQUE_VIOLATION
 }
 
 fn initdb(programs: &Programs, dir: &Path, account: Option<&Account>) -> Result<(), ClusterError> {
@@ -225,7 +230,11 @@ impl Cluster {
         if known.map_err(ClusterError::Create)?.is_none() {
             // Because a topology's names are DNS labels with underscores, quoting them is all that is needed.
             let create = format!("CREATE DATABASE \"{name}\"");
-            client.batch_execute(&create).await.map_err(ClusterError::Create)?;
+            match client.batch_execute(&create).await {
+                // Because the agent makes a database that it misses, and may be first.
+                Err(error) if error.code().is_some_and(exists_already) => {}
+                created => created.map_err(ClusterError::Create)?,
+            }
         }
         Ok(())
     }
