@@ -134,12 +134,15 @@ impl<'a> View<'a> {
             (Some(Miss::NotServed(_)), _) => return Verdict::Hold { because: Because::LeaseElsewhere },
             (None, Some(Serving { app: true, .. }) | None) => false,
             (None, Some(serving)) => match serving.because {
-                Because::AppDown | Because::Draining => true,
+                // In active-passive a writer without an app is on standby for the region that takes its traffic.
+                Because::AppDown | Because::Draining | Because::Standby => true,
                 because => return Verdict::Hold { because },
             },
         };
         if no_app {
-            self.instance_for_new_work().unwrap_or_else(|| self.by_any_app(epoch))
+            let here = self.serving(self.here).is_some_and(|serving| serving.app);
+            let local = if here { self.instance_for_new_work() } else { None };
+            local.unwrap_or_else(|| self.by_any_app(epoch))
         } else if self.down.regions.contains(writer) {
             Verdict::Hold { because: Because::PeerSilent }
         } else {

@@ -192,3 +192,18 @@ fn a_request_sent_on_is_never_sent_further() {
     twice.stamp = twice.stamp.map(|stamp| Stamp { hops: 2, ..stamp });
     check(twice, Verdict::Loop);
 }
+
+/// `c` takes all traffic while the writer `b` has no app; `a` stands by.
+#[test]
+fn in_active_passive_everything_goes_to_the_one_region_that_takes_traffic() {
+    let standby = |plan, region| change(plan, region, false, false, Because::Standby);
+    let active_c = standby(standby(plan(), 0), 1);
+    check(case(false, active_c.clone()), read_at("c"));
+    check(case(true, active_c), write_at("c"));
+    let active_b = standby(standby(plan(), 0), 2);
+    check(case(false, active_b.clone()), read_at("b"));
+    check(case(true, active_b), write_at("b"));
+    let active_a = standby(standby(plan(), 1), 2);
+    check(case(false, active_a.clone()), local(0));
+    check(case(true, active_a), local(0));
+}

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use http::StatusCode;
 use isles_model::{Because, Metric};
@@ -134,11 +134,14 @@ async fn reads_recover_within_a_second_of_a_region_being_cut_off() {
 
 #[tokio::test]
 async fn a_slow_answer_of_a_living_region_is_waited_for() {
-    let (a, _wire, _b, app_b, _c, app_c) = with_a_wire().await;
+    let (a, wire, _b, app_b, _c, app_c) = with_a_wire().await;
     let address = a.address;
     let slow = tokio::spawn(async move { send(address, get("/slow")).await });
     eventually("it is under way", || async { app_b.requests() == 1 }).await;
-    tokio::time::sleep(Duration::from_millis(900)).await;
+    eventually("the peer's edge was asked and has answered", || async {
+        wire.taken.load(Ordering::SeqCst) >= 4
+    })
+    .await;
     app_b.seen.go_on.notify_waiters();
     assert_eq!(text(&slow.await.unwrap()), "app of b");
     assert_eq!(app_c.requests(), 0);

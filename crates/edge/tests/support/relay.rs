@@ -1,6 +1,12 @@
 //! A wire between two regions that can be cut: bytes and new connections then vanish without a reset.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use tokio::{
     io::copy_bidirectional,
@@ -11,6 +17,8 @@ use tokio::{
 
 pub struct Relay {
     pub address: SocketAddr,
+    /// Connections taken so far.
+    pub taken: Arc<AtomicUsize>,
     cut: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -20,13 +28,16 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, is_cut) = watch::channel(false);
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = taken.clone();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
                 connections.spawn(carry(socket, target, is_cut.clone()));
             }
         });
-        Self { address, cut, task }
+        Self { address, taken, cut, task }
     }
 
     pub fn cut(&self) {
