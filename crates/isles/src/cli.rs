@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Psql(commands::psql::Args),
     /// Break the running lab on purpose and measure what users would have seen.
     Drill(commands::drill::Args),
+    /// List and compare what drills have found.
+    Report(commands::report::Args),
     /// Run the agent of one region in the foreground.
     Agent(commands::agent::Args),
     /// Make the decisions of an agent's journal again.

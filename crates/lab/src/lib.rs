@@ -5,14 +5,17 @@
 pub mod blueprint;
 pub mod control;
 pub mod crossing;
+pub mod drill;
 pub mod etcd;
 pub mod http;
 pub mod layout;
 pub mod ports;
 pub mod postgres;
 pub mod processes;
+pub mod report;
 pub mod requirements;
 pub mod status;
 pub mod supervisor;
 pub mod table;
+pub mod timeline;
 pub mod wan;

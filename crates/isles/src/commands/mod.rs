@@ -11,6 +11,7 @@ pub(crate) mod init;
 pub(crate) mod logs;
 pub(crate) mod psql;
 pub(crate) mod replay;
+pub(crate) mod report;
 pub(crate) mod schema;
 pub(crate) mod status;
 pub(crate) mod up;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
         Command::Logs(args) => logs::run(global, args),
         Command::Psql(args) => psql::run(global, args),
         Command::Drill(args) => drill::run(global, args),
+        Command::Report(args) => report::run(global, args),
         Command::Agent(args) => agent::run(global, args),
         Command::Replay(args) => replay::run(global, args),
         Command::Exec(args) => exec::run(args),
