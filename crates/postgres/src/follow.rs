@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use isles_model::{Epoch, Lineage, Metric, RegionName};
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     bookkeeping::{self, Node, Promotion},
     error::{DatabaseError, Doing},
     link::{Link, Purpose},
+    publish,
     rebuild::{self, Shape},
     rejoin,
     run::World,
@@ -29,6 +30,11 @@ const CARE_EVERY: Duration = Duration::from_secs(1);
 const COPY_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long applying may fail, with the schemas equal, before the copy is made anew.
 const STUCK_MAX: Duration = Duration::from_secs(20);
+
+/// Between two comparisons of equal-looking schemas while applying fails: each costs the writer a dump.
+const FORCE_EVERY: Duration = Duration::from_secs(5);
+/// How often a schema change may be refused before the copy is made anew: later changes may make way for it.
+const REFUSALS_MAX: u32 = 5;
 
 /// Why a copy is made anew, as counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +60,16 @@ impl Afresh {
     }
 }
 
+/// What a round of care has found.
+enum Care {
+    /// The schema is the writer's, and all that it publishes is subscribed to.
+    Alike,
+    /// Something is still to be carried over.
+    Unlike,
+    /// The copy must be made anew.
+    CopyAfresh(Afresh),
+}
+
 /// A replica at work.
 pub(crate) struct Follower<'a> {
     world: &'a World,
@@ -66,6 +82,10 @@ pub(crate) struct Follower<'a> {
     /// The worker's error count at the last look, and since when it has grown.
     errors: i64,
     stuck_since: Option<Instant>,
+    /// When the schemas were last compared because applying failed.
+    forced: Option<Instant>,
+    /// How often in a row a schema change was refused.
+    refusals: u32,
 }
 
 impl<'a> Follower<'a> {
@@ -82,8 +102,18 @@ impl<'a> Follower<'a> {
             return Err(DatabaseError::Refused(format!("{writer} is not promoted for epoch {epoch} yet")));
         }
         let history = bookkeeping::promotions_after(&*peer, Epoch::NONE).await?;
-        let mut follower =
-            Self { world, writer, epoch, own, peer, unreplicated: None, errors: 0, stuck_since: None };
+        let mut follower = Self {
+            world,
+            writer,
+            epoch,
+            own,
+            peer,
+            unreplicated: None,
+            errors: 0,
+            stuck_since: None,
+            forced: None,
+            refusals: 0,
+        };
         let node = bookkeeping::node(&*follower.own).await?;
         let subscribed = subscription::exists(&follower.own).await?;
         match judge(&node, subscribed, writer, epoch, &history) {
@@ -114,13 +144,20 @@ impl<'a> Follower<'a> {
     /// Takes care of the copy until something fails.
     pub(crate) async fn care(&mut self) -> Result<(), DatabaseError> {
         loop {
-            let whole = self.record_whole().await?;
-            if let Some(because) = self.look_after().await? {
-                let history = bookkeeping::promotions_after(&*self.peer, Epoch::NONE).await?;
-                self.copy_afresh(because, &history).await?;
-                continue;
+            let begun = Instant::now();
+            let found = self.look_after().await?;
+            if begun.elapsed() > CARE_EVERY {
+                let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                debug!(elapsed_ms, "A round of care took long.");
             }
-            sleep(if whole { CARE_EVERY } else { COPY_LOOK_EVERY }).await;
+            match found {
+                Care::CopyAfresh(because) => {
+                    let history = bookkeeping::promotions_after(&*self.peer, Epoch::NONE).await?;
+                    self.copy_afresh(because, &history).await?;
+                }
+                Care::Alike if self.record_whole().await? => sleep(CARE_EVERY).await,
+                Care::Alike | Care::Unlike => sleep(COPY_LOOK_EVERY).await,
+            }
         }
     }
 
@@ -155,7 +192,9 @@ impl<'a> Follower<'a> {
             Carried::Waiting => {
                 return Err(DatabaseError::Refused("the writer's schema keeps changing".to_owned()));
             }
-            Carried::Rebuild(because) => return Err(DatabaseError::Refused(because)),
+            Carried::Failed(because) | Carried::Rebuild(because) => {
+                return Err(DatabaseError::Refused(because));
+            }
         }
         self.unreplicated = None;
         slots::drop_slot(&self.peer, &slot).await?;
@@ -174,7 +213,8 @@ impl<'a> Follower<'a> {
         Carrier { world, own: &mut self.own, writer: &self.peer, region, settled }.carry(force).await
     }
 
-    /// Records the lineage once all tables are there. Says whether they are.
+    /// Records the lineage once all tables are there; asked only while schema and publication are found to be
+    /// carried over. Says whether they are.
     async fn record_whole(&mut self) -> Result<bool, DatabaseError> {
         if !subscription::is_whole(&self.own).await? {
             return Ok(false);
@@ -189,32 +229,55 @@ impl<'a> Follower<'a> {
         Ok(true)
     }
 
-    /// One round of care; answers why the copy must be made anew, if it must.
-    async fn look_after(&mut self) -> Result<Option<Afresh>, DatabaseError> {
+    /// One round of care.
+    async fn look_after(&mut self) -> Result<Care, DatabaseError> {
         if !self.has_slot().await? {
             self.world.findings.set(
                 "slot",
                 format!("The slot on {} was lost: this region's copy is made anew.", self.writer),
             );
-            return Ok(Some(Afresh::SlotLost));
+            return Ok(Care::CopyAfresh(Afresh::SlotLost));
         }
         let failing = self.is_failing().await?;
-        match self.carry(failing, failing).await? {
+        let force = failing && self.forced.is_none_or(|last| last.elapsed() >= FORCE_EVERY);
+        if force {
+            self.forced = Some(Instant::now());
+        }
+        let carried = self.carry(force, failing).await?;
+        // While tables are copied, foreign keys between them cannot hold yet.
+        let counts = matches!(carried, Carried::Failed(_)) && subscription::is_whole(&self.own).await?;
+        self.refusals = if counts { self.refusals + 1 } else { 0 };
+        let mut alike = true;
+        match carried {
             Carried::Same => {}
-            Carried::Changed | Carried::Waiting => self.unreplicated = None,
-            Carried::Rebuild(because) => {
+            Carried::Changed => {
+                self.unreplicated = None;
+                self.world.findings.clear("schema");
+            }
+            Carried::Waiting => alike = false,
+            Carried::Failed(because) if self.refusals < REFUSALS_MAX => {
+                alike = false;
+                self.world.findings.set("schema", format!("The writer's schema differs: {because} yet."));
+            }
+            Carried::Failed(because) | Carried::Rebuild(because) => {
                 warn!(because, "The schema cannot be carried over: the copy is made anew.");
                 self.world.findings.set("schema", format!("The copy was made anew: {because}."));
-                return Ok(Some(Afresh::Schema));
+                return Ok(Care::CopyAfresh(Afresh::Schema));
             }
         }
-        subscription::refresh(&self.own, &self.peer).await?;
+        match subscription::refresh(&self.own, &self.peer).await {
+            Ok(refreshed) => alike &= !refreshed,
+            // A published table may wait for its schema.
+            Err(error) if !alike => debug!(error = %error, "The publication cannot be followed yet."),
+            Err(error) => return Err(error),
+        }
         if failing && self.stuck_since.is_some_and(|since| since.elapsed() >= STUCK_MAX) {
-            return Ok(Some(Afresh::Stuck));
+            return Ok(Care::CopyAfresh(Afresh::Stuck));
         }
         self.carry_unreplicated().await?;
         sequences::mirror(&self.own, &self.peer).await?;
-        Ok(None)
+        let published = publish::is_current(&self.peer, &self.world.config.exclude_tables).await?;
+        Ok(if alike && published { Care::Alike } else { Care::Unlike })
     }
 
     async fn carry_unreplicated(&mut self) -> Result<(), DatabaseError> {

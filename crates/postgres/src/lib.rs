@@ -22,7 +22,6 @@ mod reconcile;
 mod rejoin;
 mod roles;
 mod run;
-#[allow(dead_code, reason = "renames and table copies are wired in next")]
 mod schema;
 mod sequences;
 mod slots;

@@ -93,7 +93,7 @@ impl Link {
             .application_name(purpose.application_name())
             // Because statements of this session may name roles and definitions, none of them is logged by the
             // server, and a search path of the user's cannot change what they mean.
-            .options("-c log_statement=none -c log_min_error_statement=panic -c log_min_duration_statement=-1 -c search_path=pg_catalog -c client_min_messages=warning");
+            .options("-c log_statement=none -c log_min_error_statement=panic -c log_min_duration_statement=-1 -c log_error_verbosity=terse -c search_path=pg_catalog -c client_min_messages=warning");
         within(CONNECT_OWN_MAX, "connecting to the own database", Self::open(target, "own database")).await
     }
 

@@ -128,11 +128,9 @@ impl Probe {
             };
         }
         let link = self.link.as_ref().expect("opened above");
-        match link.query_one(LOOK, &[&config.app_user]).await.doing("probing the database") {
-            Ok(row) => {
-                let report = self.report(&row);
-                Ok(report)
-            }
+        match link.query_opt(LOOK, &[&config.app_user]).await.doing("probing the database") {
+            Ok(Some(row)) => Ok(self.report(&row)),
+            Ok(None) => self.ask_cluster().await,
             Err(error) if is_missing(&error) => self.ask_cluster().await,
             Err(error) => Err(error),
         }
@@ -205,12 +203,7 @@ fn is_missing(error: &DatabaseError) -> bool {
         return false;
     };
     source.code().is_some_and(|code| {
-        [
-            SqlState::UNDEFINED_TABLE,
-            SqlState::UNDEFINED_DATABASE,
-            SqlState::INVALID_CATALOG_NAME,
-            SqlState::NO_DATA_FOUND,
-        ]
-        .contains(code)
+        [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_DATABASE, SqlState::INVALID_CATALOG_NAME]
+            .contains(code)
     })
 }

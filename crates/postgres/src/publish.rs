@@ -110,6 +110,12 @@ async fn tables(client: &Client, exclude: &[String]) -> Result<Vec<Table>, Datab
         .collect())
 }
 
+/// Whether a writer publishes every table it should; asked by those who copy from it.
+pub(crate) async fn is_current(writer: &Client, exclude: &[String]) -> Result<bool, DatabaseError> {
+    let tables = tables(writer, exclude).await?;
+    Ok(tables.iter().all(|table| table.published == (table.is_top && !table.excluded)))
+}
+
 /// Whether the spec keeps a table out: by its bare name in any schema, or by `schema.name`.
 pub(crate) fn is_excluded(exclude: &[String], schema: &str, name: &str) -> bool {
     exclude.iter().any(|entry| entry == name || entry.split_once('.') == Some((schema, name)))

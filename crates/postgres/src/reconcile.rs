@@ -14,7 +14,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// See [`RETRY_FIRST`].
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Between two looks at what a writer publishes.
-const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+const PUBLISH_EVERY: Duration = Duration::from_millis(500);
 
 /// What an order asks to be worked at; a renewed `until` is the fence's business and interrupts nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! A former writer comes back: what it alone held is listed, and it follows without harming the new writer.
 
+#![allow(clippy::unwrap_used, reason = "a failure ends the test")]
+
 mod region;
 
 use isles_model::Epoch;

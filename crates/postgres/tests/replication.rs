@@ -1,5 +1,7 @@
 //! A writer and its replicas on real PostgreSQL: copy, follow, promote, fence.
 
+#![allow(clippy::unwrap_used, reason = "a failure ends the test")]
+
 mod region;
 
 use std::time::{Duration, Instant};

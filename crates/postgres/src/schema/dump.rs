@@ -52,7 +52,13 @@ async fn dump(config: &DatabaseConfig, source: &Source<'_>) -> Result<String, Da
     let mut command = Command::new(&config.pg_dump);
     command
         .args(["--schema-only", "--no-publications", "--no-subscriptions", "--no-security-labels"])
-        .args(["--no-tablespaces", "--no-password", "--exclude-schema", bookkeeping::SCHEMA])
+        .args([
+            "--no-tablespaces",
+            "--no-password",
+            "--lock-wait-timeout=5s",
+            "--exclude-schema",
+            bookkeeping::SCHEMA,
+        ])
         .env_clear()
         .env("PGAPPNAME", "isles schema")
         .env("PGCONNECT_TIMEOUT", "5")

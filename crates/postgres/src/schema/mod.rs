@@ -4,16 +4,20 @@
 //! differs, both schemas are dumped, and the replica is brought to the writer's in a few rounds; after each the
 //! two are compared again. The contents of tables that do not replicate travel with it.
 
-pub(crate) mod diff;
-pub(crate) mod dump;
-pub(crate) mod source;
+mod diff;
+mod drops;
+mod dump;
+mod renames;
+mod source;
+mod table;
+mod text;
 pub(crate) mod unreplicated;
 
 use std::time::Duration;
 
 use isles_model::{Lsn, RegionName};
 use tokio_postgres::error::SqlState;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     bookkeeping,
@@ -21,7 +25,7 @@ use crate::{
     link::Link,
     run::World,
 };
-use diff::{Phase, Step};
+use diff::{Hints, Step};
 use dump::{Entry, Source};
 
 /// Comparisons before it is given up and the database is copied afresh.
@@ -46,6 +50,8 @@ pub(crate) enum Carried {
     Changed,
     /// Some of it waits until older changes are applied.
     Waiting,
+    /// A statement was refused; it may pass later, when other changes have come.
+    Failed(String),
     /// It cannot be expressed: copy the database afresh.
     Rebuild(String),
 }
@@ -85,73 +91,106 @@ impl Carrier<'_> {
             }
         };
         let settled = self.settled || self.is_applied(end).await?;
-        let outcome = self.converge(&theirs, settled).await?;
+        let mut hints = Hints {
+            fillers: columns.iter().filter_map(source::Column::keyed_filler).collect(),
+            ..Hints::default()
+        };
+        let moves = source::moves(&source::known_columns(self.own).await?, &columns);
+        if moves != source::Moves::default() {
+            if !settled {
+                return Ok(Carried::Waiting);
+            }
+            hints.rewritten = renames::carry(self.own, moves).await?;
+        }
+        let outcome = self.converge(&theirs, hints, settled).await?;
+        if !matches!(outcome, Carried::Rebuild(_)) {
+            source::record_columns(self.own, &columns).await?;
+        }
         if outcome == Carried::Changed {
-            unreplicated::copy(
-                self.own,
-                self.writer,
-                &self.world.config.exclude_tables,
-                &self.world.findings,
-            )
-            .await?;
-            let change = self.own.transaction().await.doing("recording the carried schema")?;
-            source::record(&change, &columns, &fingerprint).await?;
-            change.commit().await.doing("recording the carried schema")?;
+            let exclude = &self.world.config.exclude_tables;
+            unreplicated::copy(self.own, self.writer, exclude, &self.world.findings).await?;
+            source::record_fingerprint(self.own, &fingerprint).await?;
             info!(peer = %self.region, "Carried the writer's schema over.");
         }
         Ok(outcome)
     }
 
-    async fn converge(&mut self, theirs: &[Entry], settled: bool) -> Result<Carried, DatabaseError> {
+    async fn converge(
+        &mut self,
+        theirs: &[Entry],
+        mut hints: Hints,
+        settled: bool,
+    ) -> Result<Carried, DatabaseError> {
+        let (mut last_steps, mut last_refusal) = (Vec::new(), None);
         for _ in 0..ROUNDS_MAX {
             let ours = dump::read(&self.world.config.database, Source::Own).await?;
-            let steps = diff::steps(theirs, &ours);
+            let steps = diff::steps(theirs, &ours, &hints);
             if steps.is_empty() {
                 return Ok(Carried::Changed);
             }
-            let may = |step: &&Step| settled || matches!(step, Step::Run { phase: Phase::Grow, .. });
-            let now: Vec<&Step> = steps.iter().filter(may).collect();
-            if now.is_empty() {
-                return Ok(Carried::Waiting);
+            if let Some(because) = steps.iter().find_map(Step::impossible) {
+                return Ok(Carried::Rebuild(because.to_owned()));
             }
-            if let Some(because) = self.take(&now).await? {
-                return Ok(Carried::Rebuild(because));
+            if steps == last_steps {
+                return Ok(match last_refusal {
+                    Some(what) => Carried::Failed(what),
+                    None if settled => {
+                        debug!(?steps, "Two dumps differ in words only.");
+                        Carried::Changed
+                    }
+                    None => Carried::Waiting,
+                });
             }
+            let may = |step: &&Step| settled || step.may_run_early();
+            let mut now: Vec<&Step> = steps.iter().filter(may).collect();
+            // What else there is to do may need the tables that are made anew: they come first, alone.
+            let copies = |step: &&Step| matches!(step, Step::CopyTable { .. });
+            if now.iter().any(copies) {
+                now.retain(copies);
+                hints.rewritten.clear();
+            }
+            last_refusal = self.take(&now).await?;
+            last_steps = steps;
         }
-        Ok(Carried::Rebuild("its schema did not come to equal the writer's".to_owned()))
+        Ok(last_refusal.map_or(Carried::Waiting, Carried::Failed))
     }
 
-    /// Takes steps in one transaction. A step that fails is left for the next comparison, with the table it is
-    /// about copied afresh; where there is no such table, the answer is why the database must be.
+    /// Takes steps in one transaction, each as far as it goes. Where one about a table is refused, that table is
+    /// dropped instead, to be copied afresh. Answers what else was refused.
     async fn take(&mut self, steps: &[&Step]) -> Result<Option<String>, DatabaseError> {
+        let mut refusal = None;
+        for step in steps {
+            if let Step::Alone { what, sql } = step
+                && let Err(error) = self.own.batch_execute(sql).await
+            {
+                refusal = Some(refused(what, error)?);
+            }
+        }
         let change = self.own.transaction().await.doing("changing the schema")?;
         change.batch_execute(SETTINGS).await.doing("changing the schema")?;
         for step in steps {
             let (sql, what, table) = match step {
-                Step::Rebuild { because } => return Ok(Some(because.clone())),
                 Step::CopyTable { table, because } => {
                     info!(table, because, "A table is copied afresh.");
-                    (format!("DROP TABLE {table} CASCADE"), because.clone(), None)
+                    (format!("DROP TABLE IF EXISTS {table} CASCADE"), because, None)
                 }
-                Step::Run { sql, what, table, .. } => (sql.clone(), what.clone(), table.as_ref()),
+                Step::Run { sql, what, table, .. } => (sql.clone(), what, table.as_ref()),
+                Step::Alone { .. } | Step::Rebuild { .. } => continue,
             };
-            let Err(error) = change.batch_execute(&sql).await else { continue };
-            let passing = error.code().is_none_or(|code| {
-                [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::QUERY_CANCELED]
-                    .contains(code)
-            });
-            if passing {
-                return Err(DatabaseError::Query { doing: "changing the schema", source: error });
+            let guarded = format!("SAVEPOINT step;\n{sql};\nRELEASE SAVEPOINT step");
+            let Err(error) = change.batch_execute(&guarded).await else { continue };
+            let what = refused(what, error)?;
+            change.batch_execute("ROLLBACK TO SAVEPOINT step").await.doing("changing the schema")?;
+            match table {
+                None => refusal = refusal.or(Some(what)),
+                Some(table) => {
+                    let drop_table = format!("DROP TABLE IF EXISTS {table} CASCADE");
+                    change.batch_execute(&drop_table).await.doing("dropping a table to copy it afresh")?;
+                }
             }
-            warn!(what, error = cause(&error), "A schema change could not be carried over as it is.");
-            drop(change);
-            let Some(table) = table else { return Ok(Some(format!("{what} could not be carried over"))) };
-            let drop_table = format!("DROP TABLE IF EXISTS {table} CASCADE");
-            self.own.batch("dropping a table to copy it afresh", &drop_table).await?;
-            return Ok(None);
         }
         change.commit().await.doing("changing the schema")?;
-        Ok(None)
+        Ok(refusal)
     }
 
     /// Waits a little until the replica has applied the writer's log up to `end`.
@@ -177,4 +216,17 @@ impl Carrier<'_> {
             }
         }
     }
+}
+
+/// Tells a passing hindrance (a lock, a lost session), which is an error to try again after, from a refusal.
+fn refused(what: &str, source: tokio_postgres::Error) -> Result<String, DatabaseError> {
+    let passing = source.code().is_none_or(|code| {
+        [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::QUERY_CANCELED]
+            .contains(code)
+    });
+    if passing {
+        return Err(DatabaseError::Query { doing: "changing the schema", source });
+    }
+    warn!(what, error = cause(&source), "A schema change could not be carried over as it is.");
+    Ok(format!("{what} could not be carried over"))
 }

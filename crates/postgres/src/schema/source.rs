@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::{Client, GenericClient, types::PgLsn};
+use tokio_postgres::{Client, types::PgLsn};
 
 use crate::error::{DatabaseError, Doing};
 use isles_model::Lsn;
@@ -74,13 +74,24 @@ pub(crate) struct Column {
     pub(crate) file_node: u32,
     /// Changes with each ALTER of the column.
     pub(crate) changed_by: String,
+    /// What rows older than the column have in it, where the catalogue keeps it; not recorded.
+    pub(crate) filler: Option<String>,
+}
+
+impl Column {
+    /// The filler by the column's place.
+    pub(crate) fn keyed_filler(&self) -> Option<((String, String, String), String)> {
+        let key = (self.schema.clone(), self.table_name.clone(), self.name.clone());
+        Some((key, self.filler.clone()?))
+    }
 }
 
 /// The columns of a writer's ordinary tables.
 pub(crate) async fn columns(writer: &Client) -> Result<Vec<Column>, DatabaseError> {
     read_columns(
         writer,
-        "SELECT c.oid, a.attnum, n.nspname::text, c.relname::text, a.attname::text, c.relfilenode, a.xmin::text
+        "SELECT c.oid, a.attnum, n.nspname::text, c.relname::text, a.attname::text, c.relfilenode, a.xmin::text,
+                CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END
          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND a.attnum > 0 AND NOT a.attisdropped
            AND n.nspname <> 'isles' AND n.nspname <> 'information_schema' AND NOT n.nspname ^@ 'pg_'",
@@ -92,7 +103,7 @@ pub(crate) async fn columns(writer: &Client) -> Result<Vec<Column>, DatabaseErro
 pub(crate) async fn known_columns(own: &Client) -> Result<Vec<Column>, DatabaseError> {
     read_columns(
         own,
-        "SELECT table_oid, column_number, table_schema, table_name, column_name, file_node, changed_by
+        "SELECT table_oid, column_number, table_schema, table_name, column_name, file_node, changed_by, NULL
          FROM isles.source_column",
     )
     .await
@@ -110,17 +121,22 @@ async fn read_columns(client: &Client, sql: &str) -> Result<Vec<Column>, Databas
             name: row.get(4),
             file_node: row.get(5),
             changed_by: row.get(6),
+            filler: row.get(7),
         })
         .collect())
 }
 
-/// Records what has been carried, once it has.
-pub(crate) async fn record(
-    own: &impl GenericClient,
-    columns: &[Column],
-    fingerprint: &str,
-) -> Result<(), DatabaseError> {
-    own.execute("DELETE FROM isles.source_column", &[]).await.doing("recording the carried schema")?;
+/// Records the fingerprint that has been carried, once it has.
+pub(crate) async fn record_fingerprint(own: &Client, fingerprint: &str) -> Result<(), DatabaseError> {
+    own.execute("UPDATE isles.node SET carried = $1", &[&fingerprint])
+        .await
+        .doing("recording the carried schema")?;
+    Ok(())
+}
+
+/// Records the columns whose renames and rewrites have been carried.
+pub(crate) async fn record_columns(own: &mut Client, columns: &[Column]) -> Result<(), DatabaseError> {
+    const DOING: &str = "recording the writer's columns";
     let tables: Vec<u32> = columns.iter().map(|column| column.table).collect();
     let numbers: Vec<i16> = columns.iter().map(|column| column.number).collect();
     let schemas: Vec<&str> = columns.iter().map(|column| column.schema.as_str()).collect();
@@ -128,17 +144,17 @@ pub(crate) async fn record(
     let column_names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     let files: Vec<u32> = columns.iter().map(|column| column.file_node).collect();
     let changes: Vec<&str> = columns.iter().map(|column| column.changed_by.as_str()).collect();
-    own.execute(
-        "INSERT INTO isles.source_column
-         SELECT * FROM unnest($1::oid[], $2::int2[], $3::text[], $4::text[], $5::text[], $6::oid[], $7::text[])",
-        &[&tables, &numbers, &schemas, &names, &column_names, &files, &changes],
-    )
-    .await
-    .doing("recording the carried schema")?;
-    own.execute("UPDATE isles.node SET carried = $1", &[&fingerprint])
+    let change = own.transaction().await.doing(DOING)?;
+    change.execute("DELETE FROM isles.source_column", &[]).await.doing(DOING)?;
+    change
+        .execute(
+            "INSERT INTO isles.source_column SELECT * FROM
+             unnest($1::oid[], $2::int2[], $3::text[], $4::text[], $5::text[], $6::oid[], $7::text[])",
+            &[&tables, &numbers, &schemas, &names, &column_names, &files, &changes],
+        )
         .await
-        .doing("recording the carried schema")?;
-    Ok(())
+        .doing(DOING)?;
+    change.commit().await.doing(DOING)
 }
 
 /// What happened to the writer's tables that a dump does not tell.
@@ -197,6 +213,7 @@ mod tests {
             name: name.into(),
             file_node,
             changed_by: changed.into(),
+            filler: None,
         }
     }
 

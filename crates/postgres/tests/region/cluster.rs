@@ -166,6 +166,26 @@ impl Cluster {
         }
     }
 
+    /// What `pg_dump` says of the app's schema.
+    pub fn schema(&self) -> String {
+        let done = as_account(&format!("{BIN}/pg_dump"))
+            .args([
+                "--schema-only",
+                "--no-publications",
+                "--no-subscriptions",
+                "-N",
+                "isles",
+                "-U",
+                "isles",
+                "-h",
+            ])
+            .arg(self.dir.path())
+            .args(["-p", &self.port.to_string(), "shop"])
+            .output()
+            .unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    }
+
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }

@@ -54,6 +54,10 @@ pub async fn regions(names: &[&str]) -> Vec<Region> {
 }
 
 pub async fn regions_excluding(names: &[&str], exclude: &[&str]) -> Vec<Region> {
+    // `RUST_LOG=isles_postgres=debug` shows what the agents do.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .try_init();
     let starting: Vec<_> = names.iter().map(|_| tokio::task::spawn_blocking(Cluster::start)).collect();
     let mut clusters = Vec::new();
     for cluster in starting {
