@@ -105,6 +105,7 @@ impl Steering {
             | Fact::LeaseAnswered { .. }
             | Fact::LeaseStoreSilent
             | Fact::PeerSilent { .. }
+            | Fact::HandOver { .. }
             | Fact::Stopping => {}
         }
         self.helm.observe(now, fact);

@@ -12,7 +12,8 @@ use std::{
 use isles_decide::{Helm, HelmConfig};
 use isles_edge::EdgeConfig;
 use isles_model::{
-    AgentConfig, DatabaseRole, Fact, LeaseOrder, Meter, Plan, RegionName, RegionReport, Snapshot, Writes,
+    AgentConfig, Because, DatabaseOrder, DatabaseRole, Fact, LeaseOrder, Meter, Plan, RegionName,
+    RegionReport, Snapshot, Writes,
 };
 use isles_postgres::{
     Findings, PostgresConfig,
@@ -228,8 +229,7 @@ impl Parts {
         let _ = facts.send(Fact::Stopping).await;
         drop(facts);
         let given_back = async {
-            let closed =
-                plan.wait_for(|plan| plan.draining && !matches!(plan.writes, Writes::Here { .. })).await;
+            let closed = plan.wait_for(|plan| plan.draining && !hands_over(plan)).await;
             let fenced =
                 report.wait_for(|report| !matches!(report.database.role, DatabaseRole::Writer { .. })).await;
             closed.is_ok() && fenced.is_ok()
@@ -358,6 +358,12 @@ impl Parts {
         part("control port", Box::pin(async move { drop(control.await) }));
         tasks
     }
+}
+
+/// The right is still this region's: its gate is open, or a peer does not have all of its writes yet.
+fn hands_over(plan: &Plan) -> bool {
+    matches!(plan.writes, Writes::Here { .. })
+        || plan.database == DatabaseOrder::Fence { because: Because::HandingOver }
 }
 
 fn lock_data_directory(config: &AgentConfig) -> Result<std::fs::File, AgentError> {

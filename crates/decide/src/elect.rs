@@ -76,6 +76,12 @@ pub(crate) fn best_peer<'a>(config: &'a HelmConfig, view: &'a View, now: Moment)
     fit_peers(config, view, now).max_by_key(|(rank, _)| *rank).map(|(_, peer)| peer)
 }
 
+/// What a peer said lately, if it could write next.
+pub(crate) fn fit_peer<'a>(view: &'a View, now: Moment, region: &RegionName) -> Option<&'a RegionReport> {
+    let fit = |peer: &&RegionReport| !peer.draining && fitness(&peer.database, view.newest).is_ok();
+    view.fresh(region, now).filter(fit)
+}
+
 /// The region that should write next, this one included.
 pub(crate) fn best<'a>(config: &'a HelmConfig, view: &'a View, now: Moment) -> Option<&'a RegionName> {
     let own = view

@@ -145,8 +145,8 @@ impl Helm {
 
     fn own_writes(&self, now: Moment, tenure: Tenure) -> Writes {
         let Tenure { epoch, until, .. } = tenure;
-        if self.view.stopping.is_some() {
-            return Writes::Nowhere { because: Because::Draining };
+        if let Some(because) = self.leaving(now) {
+            return Writes::Nowhere { because };
         }
         if let Err(because) = self.situation(now).stands(epoch) {
             return Writes::Nowhere { because };
@@ -160,10 +160,17 @@ impl Helm {
         }
     }
 
+    /// Why a holder shuts its gate though it could go on.
+    fn leaving(&self, now: Moment) -> Option<Because> {
+        let hands_over = self.situation(now).hands_over();
+        let stops = self.view.stopping.map(|_| Because::Draining);
+        if hands_over { Some(Because::HandingOver) } else { stops }
+    }
+
     fn database(&self, now: Moment, step: &Step) -> DatabaseOrder {
         if let Some(Tenure { epoch, until, .. }) = self.hold.tenure() {
-            if self.view.stopping.is_some() {
-                return DatabaseOrder::Fence { because: Because::Draining };
+            if let Some(because) = self.leaving(now) {
+                return DatabaseOrder::Fence { because };
             }
             return match self.situation(now).stands(epoch) {
                 Ok(()) | Err(Because::DatabaseDown) => DatabaseOrder::Write { epoch, until },

@@ -348,15 +348,60 @@ fn a_stopping_holder_hands_over_once_a_peer_has_all_of_its_log() {
     feed(&mut helm, 60, [peer("us", 1, following(99)), Fact::Stopping]);
     let decision = helm.tick(at(60));
     assert!(decision.plan.draining);
-    assert_eq!(decision.plan.writes, Writes::Nowhere { because: Because::Draining });
-    assert_eq!(decision.plan.database, DatabaseOrder::Fence { because: Because::Draining });
+    assert_eq!(decision.plan.writes, Writes::Nowhere { because: Because::HandingOver });
+    assert_eq!(decision.plan.database, DatabaseOrder::Fence { because: Because::HandingOver });
     assert_eq!(decision.lease, None);
     let fenced = database(DatabaseRole::Fenced, 1, true, 100);
     feed(&mut helm, 100, [Fact::Database(fenced)]);
     assert_eq!(helm.tick(at(100)).lease, None, "99 is not 100");
     feed(&mut helm, 140, [peer("us", 1, following(100))]);
-    let order = helm.tick(at(140)).lease.unwrap();
+    let decision = helm.tick(at(140));
+    let order = decision.lease.unwrap();
     assert_eq!(order.value.state, LeaseState::Released { heir: Some(name("us")) });
+    let fence = |because| DatabaseOrder::Fence { because };
+    assert_eq!(decision.plan.database, fence(Because::HandingOver));
+    assert_eq!(helm.tick(at(150)).plan.database, fence(Because::HandingOver), "it is not stored yet");
+    feed(&mut helm, 160, [stored(order.attempt, 2)]);
+    assert_eq!(helm.tick(at(160)).plan.database, fence(Because::Draining), "the agent may go");
+}
+
+#[test]
+fn a_stopping_holder_without_a_candidate_may_go_at_once() {
+    let mut helm = writer();
+    feed(&mut helm, 60, [Fact::Stopping]);
+    let decision = helm.tick(at(60));
+    assert_eq!(decision.plan.database, DatabaseOrder::Fence { because: Because::Draining });
+    assert_eq!(decision.lease, None);
+}
+
+#[test]
+fn a_writer_hands_over_to_the_region_asked_for_once_it_has_all_writes() {
+    let mut helm = writer();
+    let peers = |position| [peer("us", 1, following(100)), peer("ap", 1, following(position))];
+    feed(&mut helm, 60, peers(90));
+    feed(&mut helm, 60, [Fact::HandOver { to: name("ap") }]);
+    let decision = helm.tick(at(60));
+    assert_eq!(decision.plan.writes, Writes::Nowhere { because: Because::HandingOver });
+    assert!(!decision.plan.draining, "it goes on reading");
+    feed(&mut helm, 80, [Fact::Database(database(DatabaseRole::Fenced, 1, true, 100))]);
+    assert_eq!(helm.tick(at(80)).lease, None);
+    feed(&mut helm, 120, peers(100));
+    let order = helm.tick(at(120)).lease.unwrap();
+    assert_eq!(order.value.state, LeaseState::Released { heir: Some(name("ap")) });
+}
+
+#[test]
+fn a_writer_asked_to_hand_over_goes_on_if_the_other_cannot_take_it() {
+    let mut helm = writer();
+    feed(&mut helm, 50, [peer("ap", 1, database(replica_of("eu", 1, Copy::Running), 0, false, 1))]);
+    feed(&mut helm, 60, [Fact::HandOver { to: name("ap") }, Fact::HandOver { to: name("us") }]);
+    assert!(matches!(helm.tick(at(60)).plan.writes, Writes::Here { .. }), "us has no copy");
+    feed(&mut helm, 70, [Fact::HandOver { to: name("ap") }]);
+    assert!(matches!(helm.tick(at(70)).plan.writes, Writes::Here { .. }), "the copy of ap is not complete");
+    feed(&mut helm, 80, [peer("ap", 1, following(1))]);
+    assert!(matches!(helm.tick(at(80)).plan.writes, Writes::Nowhere { because: Because::HandingOver }));
+    feed(&mut helm, 90, [Fact::PeerSilent { region: name("ap") }, Fact::PeerSilent { region: name("ap") }]);
+    assert!(matches!(helm.tick(at(90)).plan.writes, Writes::Here { .. }), "ap is gone");
 }
 
 #[test]

@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use isles_model::{
-    Because, Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Moment, Revision,
+    Because, Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Lineage, Moment, RegionReport,
+    Revision,
 };
 
 use crate::{
     HelmConfig, elect,
-    hold::{Hold, Purpose},
+    hold::{Hold, Purpose, Tenure},
     view::{Sighting, View},
 };
 
-/// How long a stopping holder, its gate shut, waits for a peer to have all of its log before it gives the right
-/// to the one that has most.
+/// How long a holder, its gate shut, waits for a peer to have all of its log. After that a stopping one gives the
+/// right to the peer that has most; one that was asked to hand over goes on writing.
 const HANDOVER_MAX: Duration = Duration::from_secs(5);
 
 /// How long a holder's database may take to be promoted before a peer is given the right instead.
@@ -49,7 +50,7 @@ pub(crate) struct Situation<'a> {
     pub(crate) now: Moment,
 }
 
-impl Situation<'_> {
+impl<'a> Situation<'a> {
     /// What to do about the right to write now.
     pub(crate) fn step(self) -> Step {
         let Some(lease) = &self.view.lease else {
@@ -97,7 +98,8 @@ impl Situation<'_> {
             return self.renew(key);
         }
         if self.view.stopping.is_some() {
-            return Step::wait(Because::Draining);
+            let given_back = self.hold.held() != key.epoch || !self.hands_over();
+            return Step::wait(if given_back { Because::Draining } else { Because::HandingOver });
         }
         match self.stands(key.epoch) {
             Ok(()) => self.reclaim(key),
@@ -148,49 +150,82 @@ impl Situation<'_> {
         if self.now < self.view.settled_at() { Err(Because::Starting) } else { Ok(()) }
     }
 
-    /// Gives the right to a peer when the own database is lost or the agent stops, and a peer can take it. The
-    /// plan of the same tick has no deadline any more, so the gate is shut before the put can have been stored.
+    /// Gives the right to a peer when the own database is lost, the agent stops or somebody asked for it, and a peer
+    /// can take it. The plan of the same tick has no deadline any more, so the gate is shut before the put can
+    /// have been stored.
     fn give_back(self, key: &LeaseKey) -> Option<Step> {
         // Because a former run's gate is known to be shut only after a TTL, only an own tenure is given back early.
         if self.hold.held() != key.epoch || !self.hold.may_put(self.view) {
             return None;
         }
-        let because = self.reason_to_give_back(key)?;
-        let heir = elect::best_peer(self.config, self.view, self.now)?;
+        let (heir, because) = self.successor(key)?;
         let state = LeaseState::Released { heir: Some(heir.region.clone()) };
         let value = LeaseKey { seq: self.hold.next_seq(key), state, ..key.clone() };
         Some(Step { put: Some((Purpose::Release, value)), because, wake: None })
     }
 
-    fn reason_to_give_back(self, key: &LeaseKey) -> Option<Because> {
-        let stands = self.stands(key.epoch);
-        if let Some(down) = self.view.down_since {
-            let out_of_patience = self.now >= down.plus(self.config.database_grace);
-            return (out_of_patience || self.view.stopping.is_some()).then_some(Because::DatabaseDown);
-        }
+    /// Who is given the right now, and why.
+    fn successor(self, key: &LeaseKey) -> Option<(&'a RegionReport, Because)> {
+        let best = elect::best_peer(self.config, self.view, self.now);
+        let down_too_long =
+            self.view.down_since.is_some_and(|down| self.now >= down.plus(self.config.database_grace));
         if let Some(stopping) = self.view.stopping {
-            let late = self.now >= stopping.plus(HANDOVER_MAX);
-            return (late || stands.is_err() || self.heir_has_all(key)).then_some(Because::Draining);
+            let late = self.now >= stopping.plus(HANDOVER_MAX) || self.stands(key.epoch).is_err();
+            return best
+                .filter(|heir| late || self.has_all(heir, key))
+                .map(|heir| (heir, Because::HandingOver));
+        }
+        if self.view.down_since.is_some() {
+            return best.filter(|_| down_too_long).map(|heir| (heir, Because::DatabaseDown));
+        }
+        if let Some(heir) = self.asked_heir().filter(|heir| self.has_all(heir, key)) {
+            return Some((heir, Because::HandingOver));
         }
         if self.promotion_hangs() {
-            return Some(Because::Promoting);
+            return best.map(|heir| (heir, Because::Promoting));
         }
-        stands.err().filter(|because| *because != Because::Starting)
+        let unfit = self.stands(key.epoch).err().filter(|because| *because != Because::Starting)?;
+        best.map(|heir| (heir, unfit))
+    }
+
+    /// The right is on its way to a peer: writes wait here, and the own log comes to its end.
+    pub(crate) fn hands_over(self) -> bool {
+        if self.view.stopping.is_some() {
+            return elect::best_peer(self.config, self.view, self.now).is_some();
+        }
+        self.asked_heir().is_some()
+    }
+
+    /// The region that somebody asked for lately, while it can become the writer without losing a write.
+    fn asked_heir(self) -> Option<&'a RegionReport> {
+        let (to, asked) = self.view.hand_over.as_ref()?;
+        let tenure = self.hold.tenure()?;
+        if self.now >= asked.plus(HANDOVER_MAX) || self.promoting(tenure) {
+            return None;
+        }
+        elect::fit_peer(self.view, self.now, to).filter(|heir| self.follows(heir, tenure.epoch))
     }
 
     fn promotion_hangs(self) -> bool {
-        let (Some(tenure), Some(own)) = (self.hold.tenure(), &self.view.database) else { return false };
-        let promoted = own.role == DatabaseRole::Writer { epoch: tenure.epoch };
-        !promoted && self.now >= tenure.since.plus(PROMOTION_MAX)
+        let tenure = self.hold.tenure().filter(|tenure| self.promoting(*tenure));
+        tenure.is_some_and(|tenure| self.now >= tenure.since.plus(PROMOTION_MAX))
     }
 
-    /// The own database takes no writes any more, and the best peer has applied the last of them.
-    fn heir_has_all(self, key: &LeaseKey) -> bool {
-        let Some(last_write) = self.view.last_write else { return false };
-        let Some(heir) = elect::best_peer(self.config, self.view, self.now) else { return false };
-        let follows = matches!(&heir.database.role, DatabaseRole::Replica { writer, epoch, copy: Copy::Complete }
-            if *writer == self.config.region && *epoch == key.epoch);
-        follows && heir.database.position >= last_write
+    fn promoting(self, tenure: Tenure) -> bool {
+        let own = self.view.database.as_ref();
+        own.is_some_and(|own| own.lineage != Lineage { epoch: tenure.epoch, wrote: true })
+    }
+
+    /// A peer holds all of this writer's tables.
+    fn follows(self, peer: &RegionReport, epoch: Epoch) -> bool {
+        matches!(&peer.database.role, DatabaseRole::Replica { writer, epoch: under, copy: Copy::Complete }
+            if *writer == self.config.region && *under == epoch)
+    }
+
+    /// The own database takes no writes any more, and a peer has applied the last of them.
+    fn has_all(self, peer: &RegionReport, key: &LeaseKey) -> bool {
+        let applied = peer.database.position;
+        self.follows(peer, key.epoch) && self.view.last_write.is_some_and(|last| applied >= last)
     }
 
     /// The right is somebody else's, was given back, or its key is lost: takes it when it is free and the turn

@@ -39,12 +39,14 @@ pub(crate) struct View {
     pub(crate) database: Option<DatabaseReport>,
     /// Since when the own database has not answered.
     pub(crate) down_since: Option<Moment>,
-    /// The end of the own log when it was first seen fenced while stopping: no write of the app comes after it.
+    /// The end of the own log when the writer was first seen fenced: no write of the app comes after it.
     pub(crate) last_write: Option<Lsn>,
     /// The own app.
     pub(crate) app: AppReport,
     /// Every other region.
     pub(crate) peers: BTreeMap<RegionName, PeerView>,
+    /// To whom somebody asked the right to be handed, and when.
+    pub(crate) hand_over: Option<(RegionName, Moment)>,
     /// Since when the agent has been stopping.
     pub(crate) stopping: Option<Moment>,
 }
@@ -88,6 +90,7 @@ impl View {
             last_write: None,
             app: AppReport::default(),
             peers: config.peers().map(|peer| (peer.clone(), PeerView::default())).collect(),
+            hand_over: None,
             stopping: None,
         }
     }
@@ -109,6 +112,7 @@ impl View {
                     peer.silences = peer.silences.saturating_add(1);
                 }
             }
+            Fact::HandOver { to } => self.hand_over = Some((to, now)),
             Fact::Stopping => self.stopping = self.stopping.or(Some(now)),
         }
     }
@@ -147,9 +151,8 @@ impl View {
             DatabaseState::Up => None,
             DatabaseState::Down => self.down_since.or(Some(now)),
         };
-        if self.stopping.is_some() && report.role == DatabaseRole::Fenced && report.lineage.wrote {
-            self.last_write = self.last_write.or(Some(report.position));
-        }
+        let fenced = report.role == DatabaseRole::Fenced && report.lineage.wrote;
+        self.last_write = fenced.then(|| self.last_write.unwrap_or(report.position));
         self.database = Some(report);
     }
 

@@ -127,6 +127,8 @@ pub enum Because {
     PeerSilent,
     /// Two regions and no witness: promoting by itself cannot be safe.
     NoWitness,
+    /// The right is being handed to another region, which does not hold all writes yet.
+    HandingOver,
     /// The region is stopping or draining.
     Draining,
     /// The right was given back.
@@ -160,6 +162,7 @@ impl fmt::Display for Because {
             Self::AppDown => "app does not answer",
             Self::PeerSilent => "peer is silent",
             Self::NoWitness => "two regions and no witness",
+            Self::HandingOver => "handing over to another region",
             Self::Draining => "draining",
             Self::Released => "lease was given back",
             Self::Standby => "standby",

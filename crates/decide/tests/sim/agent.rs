@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use isles_decide::Helm;
 use isles_model::{
     AppReport, AttemptId, Because, DatabaseOrder, DatabaseReport, Epoch, Fact, LeaseKey, LeaseOrder,
-    LeaseOutcome, LeaseState, Moment, Plan, RegionReport, Revision, Writes,
+    LeaseOutcome, LeaseState, Moment, Plan, RegionName, RegionReport, Revision, Writes,
 };
 
 use crate::{
@@ -40,6 +40,7 @@ pub(crate) enum Wake {
     Acknowledge { write: u32, epoch: Epoch },
     Stop,
     Stopping,
+    HandOver { to: RegionName },
     Exit,
 }
 
@@ -182,6 +183,7 @@ impl World {
             Wake::PeerWrite { write, epoch } => self.admit(region, write, Some(epoch)),
             Wake::Acknowledge { write, epoch } => self.acknowledge(region, write, epoch),
             Wake::Stop => self.stop(region),
+            Wake::HandOver { to } => self.tell(region, Fact::HandOver { to }),
             Wake::Stopping => self.tell(region, Fact::Stopping),
             Wake::Exit => self.agents[region].kill(),
         }
@@ -213,6 +215,12 @@ impl World {
         self.agents[region].newest = decision.plan.epoch;
         self.set_timer(region);
         self.apply(region, &decision.plan);
+        if let Some(order) = &decision.lease
+            && decision.because == Because::HandingOver
+            && !decision.plan.draining
+        {
+            self.check_handed_over(&order.value);
+        }
         if let Some(order) = decision.lease {
             self.put(region, order, decision.because);
         }

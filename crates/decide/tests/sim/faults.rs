@@ -49,9 +49,11 @@ enum Kind {
     AppDown,
     /// The database does not get promoted.
     PromotionHangs,
+    /// No fault: somebody asks the writer to hand over to another region.
+    HandOver,
 }
 
-const ALL: [Kind; 16] = [
+const ALL: [Kind; 17] = [
     Kind::RegionCrash,
     Kind::AgentCrash,
     Kind::DatabaseCrash,
@@ -68,6 +70,7 @@ const ALL: [Kind; 16] = [
     Kind::Stop,
     Kind::AppDown,
     Kind::PromotionHangs,
+    Kind::HandOver,
 ];
 
 /// Faults that must change no epoch while they are short.
@@ -150,6 +153,10 @@ impl World {
                 self.wake(region, lasts, Wake::Exit);
             }
             Kind::AppDown => self.app(region, false),
+            Kind::HandOver => {
+                let to = self.setup.name(other).clone();
+                self.wake(region, 0, Wake::HandOver { to });
+            }
             Kind::Isolation
             | Kind::PeersCut
             | Kind::PairCut
@@ -182,7 +189,7 @@ impl World {
             Kind::DatabaseCrash => self.start_database(region),
             Kind::SlowLinks => self.net.slow_down(region, 0),
             Kind::AppDown => self.app(region, true),
-            Kind::Stall | Kind::StoreSilent | Kind::WatchGap | Kind::PromotionHangs => {}
+            Kind::Stall | Kind::StoreSilent | Kind::WatchGap | Kind::PromotionHangs | Kind::HandOver => {}
             Kind::Isolation
             | Kind::PeersCut
             | Kind::PairCut
@@ -256,7 +263,8 @@ impl World {
             | Kind::SlowLinks
             | Kind::Stop
             | Kind::AppDown
-            | Kind::PromotionHangs => Vec::new(),
+            | Kind::PromotionHangs
+            | Kind::HandOver => Vec::new(),
         }
     }
 }

@@ -36,7 +36,7 @@ const MUTANT_SEEDS_MAX: u64 = 4_000;
 const THREADS: usize = 2;
 
 /// Seeds that failed once.
-const FAILED_ONCE: [u64; 5] = [33, 57, 446, 1_798, 9_757];
+const FAILED_ONCE: [u64; 7] = [33, 57, 84, 446, 1_798, 9_757, 11_012];
 
 fn number(variable: &str) -> Option<u64> {
     #[allow(clippy::disallowed_methods)] // Because only the test's own harness reads the environment.
@@ -130,7 +130,11 @@ fn every_deliberate_breakage_is_caught() {
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
     for (mutant, first, others) in verdicts {
-        let Some((seed, violation)) = first else { panic!("{mutant:?} is not caught in {seeds} seeds") };
+        let Some((seed, violation)) = first else {
+            assert!(count_all.is_some(), "{mutant:?} is not caught in {seeds} seeds");
+            println!("{mutant:?}: not in {seeds} seeds");
+            continue;
+        };
         let noticed = violation.invariant;
         let expected = mutant.breaks().contains(&noticed);
         assert!(expected, "{mutant:?} breaks {noticed}:\n{}", tell(seed, Some(mutant)));

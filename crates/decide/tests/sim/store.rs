@@ -1,6 +1,9 @@
 //! A lease store that is linearizable and otherwise unkind: it answers late, loses requests and answers, falls
 //! silent, and misses watch events.
 
+use std::time::Duration;
+
+use isles_decide::Helm;
 use isles_model::{Copy, DatabaseRole, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision};
 
 use crate::{
@@ -113,11 +116,15 @@ impl World {
             return;
         }
         let ends = [End::Region(region), End::Store];
+        // One that learned of the last change much later must wait longer than others' patience.
+        let tolerance = self.setup.ttl() / 10 + Duration::from_millis(150);
+        let age = self.lease_age(region);
         for other in (0..self.agents.len()).filter(|other| *other != region) {
             let (agent, database) = (&self.agents[other], &self.databases[other]);
             let whole = matches!(database.role, DatabaseRole::Replica { copy: Copy::Complete, .. });
             let could = agent.stalled_until <= self.now
                 && agent.helm.as_ref().is_some_and(|helm| !helm.report().draining)
+                && self.lease_age(other) + tolerance >= age
                 && ends.iter().all(|end| self.net.connected(End::Region(other), *end))
                 && database.up
                 && whole
@@ -128,6 +135,23 @@ impl World {
                 self.judge
                     .fail(self.now, "I3", || format!("{region} goes before {other}, which has write {lost}"));
             }
+        }
+    }
+
+    /// How long ago a region's helm saw the last change, by its own clock.
+    fn lease_age(&self, region: usize) -> Duration {
+        let agent = &self.agents[region];
+        let changed = agent.helm.as_ref().and_then(Helm::lease).map(|(_, changed)| changed);
+        changed.map_or(Duration::ZERO, |changed| agent.clock.read(self.now).since(changed))
+    }
+
+    /// I3: a right that is handed over because somebody asked goes to a region that has all that the writer has.
+    pub(crate) fn check_handed_over(&mut self, key: &LeaseKey) {
+        let LeaseState::Released { heir: Some(heir) } = &key.state else { return };
+        let own = &self.databases[self.setup.index(&key.holder)].log;
+        let log = &self.databases[self.setup.index(heir)].log;
+        if let Some(lost) = own.iter().find(|write| self.judge.knows(**write) && !log.contains(write)) {
+            self.judge.fail(self.now, "I3", || format!("{heir} is handed the right without write {lost}"));
         }
     }
 
