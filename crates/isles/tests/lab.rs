@@ -2,6 +2,9 @@
 //!
 //! Starting a lab takes seconds; so each test asks several things of one.
 
+// Because the helpers below are not tests themselves, the exemption for tests does not reach them.
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     net::TcpListener,

@@ -169,10 +169,16 @@ fn parts(notes: &mut String, region: &RegionState) {
     for part in &region.parts {
         let what = match part.phase {
             PartPhase::Running => continue,
-            PartPhase::Waiting => "has not been started yet",
-            PartPhase::Frozen => "is frozen by a drill",
-            PartPhase::Restarting => "has ended and is started again",
-            PartPhase::Held => "is kept down by a drill",
+            PartPhase::Waiting => "has not been started yet".to_owned(),
+            PartPhase::Frozen => "is frozen by a drill".to_owned(),
+            PartPhase::Restarting => {
+                let (region, name) = (&region.region, part.part);
+                format!(
+                    "has ended {} times and is started again; see isles logs {region} {name}",
+                    part.restarts
+                )
+            }
+            PartPhase::Held => "is kept down by a drill".to_owned(),
         };
         let _ = writeln!(notes, "  {}: {} {what}", region.region, part.part);
     }

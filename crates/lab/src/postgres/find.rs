@@ -54,7 +54,11 @@ impl Programs {
     /// # Errors
     /// When there is none, or only ones that are too old.
     pub fn find(path: &OsStr, wanted: Option<u32>) -> Result<Self, PostgresMissing> {
-        let mut found: Vec<Self> = places(path).iter().filter_map(|bin| Self::at(bin)).collect();
+        Self::best_of(&places(path), wanted)
+    }
+
+    fn best_of(places: &[PathBuf], wanted: Option<u32>) -> Result<Self, PostgresMissing> {
+        let mut found: Vec<Self> = places.iter().filter_map(|bin| Self::at(bin)).collect();
         found.sort_by_key(|programs| (Some(programs.major) == wanted, programs.major));
         match found.pop() {
             Some(programs) if programs.major >= VERSION_MIN => Ok(programs),
@@ -108,6 +112,30 @@ mod tests {
         );
         assert_eq!(version_in("postgres (PostgreSQL) 18beta1\n").as_deref(), Some("18beta1"));
         assert_eq!(version_in("MySQL"), None);
+    }
+
+    /// A directory with programs that only say a version.
+    fn installation(version: &str) -> tempfile::TempDir {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let script = format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n");
+        for name in ["postgres", "initdb"] {
+            std::fs::write(dir.path().join(name), &script).unwrap();
+            std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn the_newest_version_is_taken_unless_another_is_wanted_and_old_ones_are_refused() {
+        let dirs = ["14.9", "17.2", "16.1"].map(installation);
+        let places: Vec<PathBuf> = dirs.iter().map(|dir| dir.path().to_owned()).collect();
+        assert_eq!(Programs::best_of(&places, None).unwrap().version, "17.2");
+        assert_eq!(Programs::best_of(&places, Some(16)).unwrap().version, "16.1");
+        assert_eq!(Programs::best_of(&places, Some(18)).unwrap().version, "17.2");
+        let old = Programs::best_of(&places[..1], None).unwrap_err();
+        assert_eq!(old.to_string(), "PostgreSQL 14.9 is too old; 15 or newer is needed");
+        assert!(matches!(Programs::best_of(&[], None), Err(PostgresMissing::NotFound)));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum Event {
         part: Part,
         /// How, in words.
         how: String,
+        /// The end of its log.
+        tail: String,
     },
     /// It could not start. Everything has been taken down again.
     Failed {

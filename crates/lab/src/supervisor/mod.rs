@@ -40,6 +40,9 @@ use crate::{
 /// How often logs and orphans are looked at.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(2);
 
+/// How many lines of the log of a process that ended are shown.
+const LAST_WORDS_LINES: usize = 3;
+
 /// All that a lab needs to be started.
 #[derive(Debug)]
 pub struct Settings {
@@ -95,6 +98,7 @@ async fn run_in(
         return Err(LabError::NoCommand { service: service.name.clone() });
     }
     tree::kill_trees(&record::survivors(&settings.layout.process_record())).await;
+    note_other_version(settings, watcher);
     let (topology, layout) = (settings.topology.clone(), settings.layout.clone());
     let blueprint = Blueprint::draw(topology, layout, &settings.programs, &settings.wishes)?;
     if !blueprint.kept {
@@ -145,7 +149,8 @@ async fn watch(
                 if !lab.is_ready() {
                     return Err(ended_early(&lab, region, part, how));
                 }
-                watcher(&Event::Ended { region, part, how });
+                let tail = keeper::tail(&lab.blueprint.layout.log(&region, part), LAST_WORDS_LINES);
+                watcher(&Event::Ended { region, part, how, tail });
             }
             Some(keep) = downs.recv() => return Ok(keep),
             () = &mut stop => return if lab.is_ready() { Ok(false) } else { Err(LabError::Interrupted) },
@@ -154,6 +159,16 @@ async fn watch(
                 housekeeping::sweep_orphans(&lab, &mut orphans);
             }
         }
+    }
+}
+
+/// Says when the rehearsal runs on another major version than production will.
+fn note_other_version(settings: &Settings, watcher: &Watcher) {
+    let found = settings.programs.major.to_string();
+    if let Some(wanted) = settings.topology.database.version.as_ref().filter(|wanted| **wanted != found) {
+        let text =
+            format!("the spec asks for PostgreSQL {wanted}; the lab runs on {found}, which is installed");
+        watcher(&Event::Note { text });
     }
 }
 

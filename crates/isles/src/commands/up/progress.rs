@@ -56,7 +56,9 @@ pub(super) fn line(global: &Global, event: &Event) {
             format!("  {:5.1} s  {region}: {what}", after.as_secs_f64())
         }
         Event::Step { region: None, what, after } => format!("  {:5.1} s  {what}", after.as_secs_f64()),
-        Event::Ended { region, part, how } => format!("  {region}: {part} {how}; it is started again"),
+        Event::Ended { region, part, how, tail } => {
+            format!("  {region}: {part} {how}; it is started again; the end of its log:\n{tail}")
+        }
         Event::Stopped => "The lab is down.".to_owned(),
         Event::Ready { .. } | Event::Failed { .. } => return,
     };
