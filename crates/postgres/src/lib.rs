@@ -14,6 +14,7 @@ mod lag;
 pub mod ledger;
 mod link;
 mod measure;
+mod preflight;
 mod probe;
 mod promote;
 mod publish;

@@ -10,7 +10,7 @@ use crate::{
     bookkeeping,
     error::{DatabaseError, Doing, within},
     link::{Link, Purpose, ident, literal},
-    roles,
+    preflight, roles,
     run::World,
     slots, subscription,
 };
@@ -64,6 +64,7 @@ pub(crate) async fn ensure(world: &World) -> Result<Link, DatabaseError> {
     let config = &world.config.database;
     let cluster = Link::cluster(config, Purpose::Reconcile).await?;
     end_predecessors(&cluster).await?;
+    preflight::look(&cluster, world).await?;
     roles::ensure(&cluster, config).await?;
     let owner: Option<String> = cluster
         .query_opt(

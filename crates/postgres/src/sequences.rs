@@ -18,6 +18,9 @@ pub(crate) const GAP_STEPS: i128 = 100;
 /// The same for a sequence that no column tells about: about a second's worth.
 pub(crate) const GAP_STEPS_FREE: i128 = 1_000;
 
+/// The largest table that is read through on promotion for want of an index, in bytes.
+const READ_BYTES_MAX: i64 = 8 << 20;
+
 /// A sequence as defined, and what is known of the values it has given out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sequence {
@@ -35,7 +38,9 @@ struct Sequence {
 }
 
 /// The value a sequence must have given out last, so that the next one is new; `None`: leave it.
-fn target(sequence: &Sequence, in_columns: Option<i64>) -> Option<i64> {
+///
+/// `unread`: not all of the columns it feeds could be looked into.
+fn target(sequence: &Sequence, in_columns: Option<i64>, unread: bool) -> Option<i64> {
     let up = sequence.increment > 0;
     let seen = [sequence.own, sequence.mirrored, in_columns].into_iter().flatten();
     let furthest = if up { seen.max() } else { seen.min() }?;
@@ -43,7 +48,7 @@ fn target(sequence: &Sequence, in_columns: Option<i64>) -> Option<i64> {
     if sequence.cycle {
         return Some(sequence.mirrored.unwrap_or(furthest)).filter(|value| Some(*value) != sequence.own);
     }
-    let steps = if sequence.feeds.is_empty() { GAP_STEPS_FREE } else { GAP_STEPS };
+    let steps = if unread || sequence.feeds.is_empty() { GAP_STEPS_FREE } else { GAP_STEPS };
     let wished = i128::from(furthest) + steps * i128::from(sequence.increment);
     let (min, max) = (i128::from(sequence.min), i128::from(sequence.max));
     let fits = (min..=max).contains(&wished);
@@ -79,16 +84,19 @@ pub(crate) async fn mirror(own: &Client, writer: &Client) -> Result<(), Database
 /// On promotion: moves every sequence.
 pub(crate) async fn advance(client: &impl GenericClient, findings: &Findings) -> Result<(), DatabaseError> {
     for sequence in sequences(client).await? {
-        let mut in_columns = None;
+        let (mut in_columns, mut unread) = (None, false);
         for (table, column) in &sequence.feeds {
-            let value = furthest_in(client, table, column, sequence.increment > 0).await?;
+            let Some(value) = furthest_in(client, table, column, sequence.increment > 0).await? else {
+                unread = true;
+                continue;
+            };
             in_columns = match (in_columns, value) {
                 (Some(a), Some(b)) if sequence.increment > 0 => Some(std::cmp::max::<i64>(a, b)),
                 (Some(a), Some(b)) => Some(std::cmp::min(a, b)),
                 (a, b) => a.or(b),
             };
         }
-        if let Some(value) = target(&sequence, in_columns) {
+        if let Some(value) = target(&sequence, in_columns, unread) {
             client
                 .execute("SELECT setval($1::text::regclass, $2)", &[&sequence.name, &value])
                 .await
@@ -104,15 +112,32 @@ pub(crate) async fn advance(client: &impl GenericClient, findings: &Findings) ->
     Ok(())
 }
 
+/// Reads it from an index, or from a table small enough to be read through at once; `None` otherwise, when the
+/// mirror and the wide gap must do: a promotion does not wait for a table to be read.
 async fn furthest_in(
     client: &impl GenericClient,
     table: &str,
     column: &str,
     up: bool,
-) -> Result<Option<i64>, DatabaseError> {
+) -> Result<Option<Option<i64>>, DatabaseError> {
+    const DOING: &str = "finding the largest value a sequence gave out";
+    let cheap: bool = client
+        .query_one(
+            "SELECT pg_table_size(c.oid) <= $3 OR EXISTS (
+               SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+               WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND format('%I', a.attname) = $2)
+             FROM pg_class c WHERE c.oid = $1::text::regclass",
+            &[&table, &column, &READ_BYTES_MAX],
+        )
+        .await
+        .doing(DOING)?
+        .get(0);
+    if !cheap {
+        return Ok(None);
+    }
     let aggregate = if up { "max" } else { "min" };
     let sql = format!("SELECT {aggregate}({column})::bigint FROM {table}");
-    Ok(client.query_one(&sql, &[]).await.doing("finding the largest value a sequence gave out")?.get(0))
+    Ok(Some(client.query_one(&sql, &[]).await.doing(DOING)?.get(0)))
 }
 
 /// All sequences but an extension's, with the integer columns that each feeds by ownership, identity or default.
@@ -166,6 +191,10 @@ async fn sequences(client: &impl GenericClient) -> Result<Vec<Sequence>, Databas
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn target(sequence: &Sequence, in_columns: Option<i64>) -> Option<i64> {
+        super::target(sequence, in_columns, false)
+    }
 
     fn fed(increment: i64, own: Option<i64>, mirrored: Option<i64>) -> Sequence {
         Sequence {

@@ -27,7 +27,6 @@ wal_retrieve_retry_interval = 200ms
 wal_receiver_timeout = 5s
 wal_sender_timeout = 5s
 shared_buffers = 16MB
-fsync = off
 autovacuum_naptime = 60s
 log_min_messages = warning
 ";
