@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, mem, time::Duration};
 
 use isles_model::{
-    Because, DatabaseOrder, DatabaseReport, DatabaseRole, Fact, LeaseKey, LeaseOrder, LeaseOutcome,
+    Because, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, Fact, LeaseKey, LeaseOrder, LeaseOutcome,
     LeaseState, Moment, Plan, RegionName, RegionReport, Writes, snapshot::PeerSnapshot,
 };
 use serde::{Deserialize, Serialize};
@@ -178,9 +178,21 @@ impl Helm {
             };
         }
         match self.key_elsewhere() {
-            Some(key) => DatabaseOrder::Follow { writer: key.holder.clone(), epoch: key.epoch },
-            None => DatabaseOrder::Fence { because: step.because },
+            Some(key) if self.may_follow(now, key) => {
+                DatabaseOrder::Follow { writer: key.holder.clone(), epoch: key.epoch }
+            }
+            Some(_) | None => DatabaseOrder::Fence { because: step.because },
         }
+    }
+
+    /// A complete copy is not given up to follow a writer that may just be losing its right: it may be needed. Who
+    /// follows already goes on.
+    fn may_follow(&self, now: Moment, key: &LeaseKey) -> bool {
+        let holds = key.state == LeaseState::Held && now < self.lease_end();
+        let Some(own) = &self.view.database else { return holds };
+        let follows = matches!(&own.role, DatabaseRole::Replica { writer, epoch, .. }
+            if *writer == key.holder && *epoch == key.epoch);
+        holds || follows || own.lineage.epoch == Epoch::NONE
     }
 
     /// The key, if another region is or was the last writer. One of an older epoch than is known is no guide.

@@ -284,6 +284,41 @@ fn a_last_holder_that_was_never_promoted_is_as_fit_as_before() {
 }
 
 #[test]
+fn a_complete_copy_is_not_given_up_for_a_writer_whose_right_has_lapsed() {
+    let check = |own, millis, order| {
+        let decision = verdict("us", own, held("ap", 2, 3), vec![], millis);
+        assert_eq!(decision.plan.database, order, "after {millis} ms");
+    };
+    let follow = || DatabaseOrder::Follow { writer: name("ap"), epoch: Epoch(2) };
+    let fence = |because| DatabaseOrder::Fence { because };
+    let of_ap = || database(replica_of("ap", 2, Copy::Complete), 2, false, 9);
+    check(following(9), 1_499, follow());
+    check(following(9), 1_500, fence(Because::Claiming));
+    check(of_ap(), 1_500, follow());
+    check(empty(), 1_500, follow());
+}
+
+#[test]
+fn a_holder_that_claimed_while_its_copy_was_replaced_gives_the_right_back_to_the_last_writer() {
+    let lost = || database(replica_of("eu", 1, Copy::Running), 0, false, 3);
+    let mut helm =
+        helm("us", [Fact::Database(lost()), seen(Some(held("us", 2, 1)), 7), peer("eu", 2, writing(1))]);
+    let order = helm.tick(at(0)).lease.unwrap();
+    assert_eq!(order.value.state, LeaseState::Released { heir: Some(name("eu")) });
+    let last = verdict("eu", writing(1), released("us", 2, Some("eu")), vec![peer("us", 2, lost())], 0);
+    assert_eq!(last.lease.unwrap().value, held("eu", 3, 1));
+}
+
+#[test]
+fn an_heir_that_lost_its_copy_is_replaced_by_another() {
+    let lost = || database(replica_of("eu", 1, Copy::Running), 0, false, 3);
+    let peers = vec![peer("ap", 2, lost()), peer("eu", 2, writing(1))];
+    let decision = verdict("us", lost(), released("us", 2, Some("ap")), peers, 0);
+    assert_eq!(decision.because, Because::CopyIncomplete);
+    assert_eq!(decision.lease.unwrap().value.state, LeaseState::Released { heir: Some(name("eu")) });
+}
+
+#[test]
 fn a_released_right_goes_to_its_heir_first() {
     let peers = |other| vec![peer(other, 1, following(50)), peer("eu", 1, down())];
     let heir = verdict("ap", following(50), released("eu", 1, Some("ap")), peers("us"), 0);

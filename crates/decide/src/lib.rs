@@ -7,6 +7,7 @@
 mod answers;
 mod config;
 mod elect;
+mod handover;
 mod helm;
 mod hold;
 mod right;

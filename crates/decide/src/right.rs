@@ -1,24 +1,16 @@
-//! Chooses the next compare-and-put on the right to write: claim, renew, give back, or wait, and says why.
-
-use std::time::Duration;
+//! Chooses the next compare-and-put on the right to write: claim, renew, or wait, and says why.
+//!
+//! When and to whom it is given back is in [`crate::handover`].
 
 use isles_model::{
-    Because, Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Lineage, Moment, RegionReport,
-    Revision,
+    Because, Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Moment, Revision,
 };
 
 use crate::{
     HelmConfig, elect,
-    hold::{Hold, Purpose, Tenure},
+    hold::{Hold, Purpose},
     view::{Sighting, View},
 };
-
-/// How long a holder, its gate shut, waits for a peer to have all of its log. After that a stopping one gives the
-/// right to the peer that has most; one that was asked to hand over goes on writing.
-const HANDOVER_MAX: Duration = Duration::from_secs(5);
-
-/// How long a holder's database may take to be promoted before a peer is given the right instead.
-const PROMOTION_MAX: Duration = Duration::from_secs(15);
 
 /// What to do about the right to write now.
 #[derive(Debug)]
@@ -61,7 +53,7 @@ impl<'a> Situation<'a> {
             None if self.view.newest == Epoch::NONE => self.found(),
             None => self.claim(lease, None),
             Some(key) if self.is_own(lease, key) => self.own(lease, key),
-            Some(key) => self.claim(lease, Some(key)),
+            Some(key) => self.name_another_heir(lease, key).unwrap_or_else(|| self.claim(lease, Some(key))),
         }
     }
 
@@ -150,84 +142,6 @@ impl<'a> Situation<'a> {
         if self.now < self.view.settled_at() { Err(Because::Starting) } else { Ok(()) }
     }
 
-    /// Gives the right to a peer when the own database is lost, the agent stops or somebody asked for it, and a peer
-    /// can take it. The plan of the same tick has no deadline any more, so the gate is shut before the put can
-    /// have been stored.
-    fn give_back(self, key: &LeaseKey) -> Option<Step> {
-        // Because a former run's gate is known to be shut only after a TTL, only an own tenure is given back early.
-        if self.hold.held() != key.epoch || !self.hold.may_put(self.view) {
-            return None;
-        }
-        let (heir, because) = self.successor(key)?;
-        let state = LeaseState::Released { heir: Some(heir.region.clone()) };
-        let value = LeaseKey { seq: self.hold.next_seq(key), state, ..key.clone() };
-        Some(Step { put: Some((Purpose::Release, value)), because, wake: None })
-    }
-
-    /// Who is given the right now, and why.
-    fn successor(self, key: &LeaseKey) -> Option<(&'a RegionReport, Because)> {
-        let best = elect::best_peer(self.config, self.view, self.now);
-        let down_too_long =
-            self.view.down_since.is_some_and(|down| self.now >= down.plus(self.config.database_grace));
-        if let Some(stopping) = self.view.stopping {
-            let late = self.now >= stopping.plus(HANDOVER_MAX) || self.stands(key.epoch).is_err();
-            return best
-                .filter(|heir| late || self.has_all(heir, key))
-                .map(|heir| (heir, Because::HandingOver));
-        }
-        if self.view.down_since.is_some() {
-            return best.filter(|_| down_too_long).map(|heir| (heir, Because::DatabaseDown));
-        }
-        if let Some(heir) = self.asked_heir().filter(|heir| self.has_all(heir, key)) {
-            return Some((heir, Because::HandingOver));
-        }
-        if self.promotion_hangs() {
-            return best.map(|heir| (heir, Because::Promoting));
-        }
-        let unfit = self.stands(key.epoch).err().filter(|because| *because != Because::Starting)?;
-        best.map(|heir| (heir, unfit))
-    }
-
-    /// The right is on its way to a peer: writes wait here, and the own log comes to its end.
-    pub(crate) fn hands_over(self) -> bool {
-        if self.view.stopping.is_some() {
-            return elect::best_peer(self.config, self.view, self.now).is_some();
-        }
-        self.asked_heir().is_some()
-    }
-
-    /// The region that somebody asked for lately, while it can become the writer without losing a write.
-    fn asked_heir(self) -> Option<&'a RegionReport> {
-        let (to, asked) = self.view.hand_over.as_ref()?;
-        let tenure = self.hold.tenure()?;
-        if self.now >= asked.plus(HANDOVER_MAX) || self.promoting(tenure) {
-            return None;
-        }
-        elect::fit_peer(self.view, self.now, to).filter(|heir| self.follows(heir, tenure.epoch))
-    }
-
-    fn promotion_hangs(self) -> bool {
-        let tenure = self.hold.tenure().filter(|tenure| self.promoting(*tenure));
-        tenure.is_some_and(|tenure| self.now >= tenure.since.plus(PROMOTION_MAX))
-    }
-
-    fn promoting(self, tenure: Tenure) -> bool {
-        let own = self.view.database.as_ref();
-        own.is_some_and(|own| own.lineage != Lineage { epoch: tenure.epoch, wrote: true })
-    }
-
-    /// A peer holds all of this writer's tables.
-    fn follows(self, peer: &RegionReport, epoch: Epoch) -> bool {
-        matches!(&peer.database.role, DatabaseRole::Replica { writer, epoch: under, copy: Copy::Complete }
-            if *writer == self.config.region && *under == epoch)
-    }
-
-    /// The own database takes no writes any more, and a peer has applied the last of them.
-    fn has_all(self, peer: &RegionReport, key: &LeaseKey) -> bool {
-        let applied = peer.database.position;
-        self.follows(peer, key.epoch) && self.view.last_write.is_some_and(|last| applied >= last)
-    }
-
     /// The right is somebody else's, was given back, or its key is lost: takes it when it is free and the turn
     /// has come.
     fn claim(self, lease: &Sighting, key: Option<&LeaseKey>) -> Step {
@@ -262,9 +176,13 @@ impl<'a> Situation<'a> {
     }
 
     /// Whether the own copy may become the next writer. A last holder that was never promoted under its epoch is
-    /// as fit as it was before: nobody else can have written then.
-    fn own_fitness(self, key: Option<&LeaseKey>) -> Result<(), Because> {
+    /// as fit as it was before: nobody else can have written then. An heir was found fit by who knows that.
+    pub(crate) fn own_fitness(self, key: Option<&LeaseKey>) -> Result<(), Because> {
         match key {
+            Some(key) if self.is_heir(Some(key)) && key.epoch == self.view.newest => {
+                let own = self.view.database.as_ref().ok_or(Because::Starting)?;
+                elect::fitness(own, own.lineage.epoch.max(Epoch::NONE.next()))
+            }
             Some(key) if key.holder == self.config.region && key.epoch == self.view.newest => {
                 self.stands(key.epoch)
             }
