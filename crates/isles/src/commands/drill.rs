@@ -84,10 +84,9 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         isles(global, &["up", "--detach"])?;
     }
     let outcome = running::block_on(guarded(global, args, &layout));
-    if started {
-        isles(global, &["down"])?;
-    }
-    outcome
+    let stopped = if started { isles(global, &["down"]) } else { Ok(()) };
+    let exit = outcome?;
+    stopped.map(|()| exit)
 }
 
 /// Drills until it is done or the user has had enough.
@@ -99,7 +98,8 @@ async fn guarded(global: &Global, args: &Args, layout: &Layout) -> Outcome {
         drilled = drill::drill(&lab, &orders, &watcher) => drilled,
         () = interrupted() => {
             drill::mend(&lab).await.map_err(Failure::new)?;
-            return Err(Failure::message("the drill was interrupted", "what it had stopped has been started again"));
+            let help = "what it had stopped has been started again";
+            return Err(Failure::message("the drill was interrupted", help));
         }
     };
     match drilled {

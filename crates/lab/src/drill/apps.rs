@@ -41,7 +41,7 @@ async fn write_on(place: Place, client: u32, within: Duration, record: Arc<Recor
     // The writers of a region take turns.
     let mut begun = record.now();
     let mut pace = WRITE_PACE * client / WRITERS;
-    while record.pause(begun, pace).await {
+    while record.turn(begun, pace).await {
         (begun, pace) = (record.now(), WRITE_PACE);
         let number = record.numbers.next();
         let outcome = line.attempt(&table::insert(number, client, &place.region), within).await;
@@ -54,7 +54,7 @@ async fn read_on(place: Place, within: Duration, record: Arc<Record>) {
     let mut line = Line { login: place.reader_through_gate(), session: None };
     let sql = format!("SELECT max(number) FROM {}", table::NAME);
     let mut begun: Moment = record.now();
-    while record.pause(begun, READ_PACE).await {
+    while record.turn(begun, READ_PACE).await {
         begun = record.now();
         let outcome = line.attempt(&sql, within).await;
         let reader = Reader::App(place.region.clone());

@@ -137,7 +137,7 @@ pub async fn drill(lab: &Client, orders: &Orders, watcher: &Watcher) -> Result<R
     })
 }
 
-/// Starts what an interrupted drill left down.
+/// Starts what an interrupted drill left down, and takes its table away.
 ///
 /// # Errors
 /// When the lab does not answer, or refuses.
@@ -154,7 +154,12 @@ pub async fn mend(lab: &Client) -> Result<(), DrillError> {
             lab.part(&region.region, part.part, PartAction::Start).await.map_err(failed)?;
         }
     }
-    Ok(())
+    let ground = Ground::survey(lab).await?;
+    let up = |place: &&ground::Place| state.regions.iter().any(|one| one.region == place.region && !one.held);
+    match ground.places.iter().find(up) {
+        Some(place) => table::discard(place).await,
+        None => Ok(()),
+    }
 }
 
 async fn prepare(ground: &Ground, place: &ground::Place, numbers: &Numbers) -> Result<(), DrillError> {

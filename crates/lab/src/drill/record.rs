@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -31,6 +31,9 @@ impl Stopwatch {
     }
 }
 
+/// How much slower the clients work once what the run measures has been measured.
+const CALM_FACTOR: u32 = 5;
+
 /// Numbers for writes: no two writes of one drill share one, whatever run they belong to.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Numbers(Arc<AtomicU64>);
@@ -46,6 +49,7 @@ pub(super) struct Record {
     pub(super) watch: Stopwatch,
     pub(super) numbers: Numbers,
     pub(super) stop: CancellationToken,
+    calm: AtomicBool,
     history: Mutex<History>,
     tries: Mutex<Tries>,
     watched: Mutex<Watched>,
@@ -57,6 +61,7 @@ impl Record {
             watch,
             numbers,
             stop: CancellationToken::new(),
+            calm: AtomicBool::new(false),
             history: Mutex::default(),
             tries: Mutex::default(),
             watched: Mutex::default(),
@@ -88,6 +93,17 @@ impl Record {
 
     pub(super) fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets clients work more slowly from now on, so that they do not hinder the region that comes back.
+    pub(super) fn calm_down(&self) {
+        self.calm.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until a client's next turn; `false` when the clients are to stop.
+    pub(super) async fn turn(&self, begun: Moment, pace: Duration) -> bool {
+        let factor = if self.calm.load(Ordering::Relaxed) { CALM_FACTOR } else { 1 };
+        self.pause(begun, pace * factor).await
     }
 
     /// Waits until `pace` after `begun`; `false` when the clients are to stop.

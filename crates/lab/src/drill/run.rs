@@ -109,6 +109,7 @@ impl<S: Fn(&str) + Sync> Attempt<'_, S> {
         let mut marks = vec![Mark { at, event: what, region: Some(region.clone()) }];
         broken.map_err(|source| DrillError::Lab { doing: "break what the drill is to break", source })?;
         self.until_recovered(&fault).await;
+        self.record.calm_down();
         let start = self.record.now();
         if self.orders.restart && self.orders.scenario == Scenario::DatabaseCrash {
             (self.step)(&format!("{region}: waiting until its database is whole again"));
@@ -190,17 +191,16 @@ impl<S: Fn(&str) + Sync> Attempt<'_, S> {
         None
     }
 
-    /// Waits until reads and writes are back for good, or it has lasted too long to wait for.
+    /// Waits until reads and writes are back for good wherever they can be, or it has lasted too long to wait for.
     async fn until_recovered(&self, fault: &Fault) {
         (self.step)("waiting until reads and writes are back");
         let until = fault.at.plus(self.ground.topology.objectives.rto * 2 + RECOVERY_WAIT_BEYOND);
         while self.record.now() < until {
             let back = {
                 let history = self.record.history();
-                let writes = history.rto_writes(fault, &self.cast.writers);
-                writes
-                    .zip(history.rto_reads(fault, &self.cast.readers))
-                    .map(|(writes, reads)| writes.max(reads))
+                let reads = history.rto_reads(fault, &self.cast.readers);
+                let writes = self.cast.writers.iter().map(|region| history.writes_back(fault, region));
+                writes.chain([reads]).try_fold(Duration::ZERO, |longest, one| Some(longest.max(one?)))
             };
             if back.is_some_and(|back| self.record.now() > fault.at.plus(back + STEADY)) {
                 return;

@@ -52,7 +52,7 @@ pub(super) fn start(ground: &Ground, paths: &Paths, record: &Arc<Record>, tasks:
 
 async fn read_on(mut user: User, path: String, record: Arc<Record>) {
     let mut begun = record.now();
-    while record.pause(begun, PACE).await {
+    while record.turn(begun, PACE).await {
         begun = record.now();
         let outcome = user.read(&path).await;
         let reader = Reader::User(user.home.clone());
@@ -62,7 +62,7 @@ async fn read_on(mut user: User, path: String, record: Arc<Record>) {
 
 async fn post_on(user: User, path: String, within: Duration, record: Arc<Record>) {
     let mut begun = record.now();
-    while record.pause(begun, PACE).await {
+    while record.turn(begun, PACE).await {
         begun = record.now();
         let body = format!("{{\"n\":{}}}", record.numbers.next());
         let outcome = user.post(&path, body, within).await;
