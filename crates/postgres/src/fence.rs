@@ -3,6 +3,9 @@
 //! A task and a session of its own, so that no copy, dump or promotion can delay a fence. It acts on what is
 //! ordered, what has been promoted and the time; it decides nothing. The gate in front shuts first; this door
 //! holds also against whoever goes round the gate.
+//!
+//! The door has an end inside PostgreSQL too (`VALID UNTIL`), which moves on with the lease: a region that was lost
+//! and comes back finds its own door shut before its agent has said a word.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +26,10 @@ const MOVE_MAX: Duration = Duration::from_secs(2);
 const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// Pause before the next attempt when the database does not answer.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// PostgreSQL is told a later end when the right has grown by so much.
+const EXTEND_BY: Duration = Duration::from_millis(400);
+/// The latest end that PostgreSQL is told, from now.
+const END_MAX: Duration = Duration::from_secs(86_400);
 
 /// Where the door should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,19 +88,42 @@ pub(crate) async fn run(
 struct Keeper {
     world: Arc<World>,
     link: Option<Link>,
-    /// The epoch the door was opened for; `None`: shut, or not known to be open.
-    open: Option<Epoch>,
+    /// As what PostgreSQL was told; `None`: shut, or not known to be open.
+    open: Option<Opened>,
+}
+
+#[derive(Clone, Copy)]
+struct Opened {
+    epoch: Epoch,
+    until: Moment,
+}
+
+impl Opened {
+    fn covers(self, epoch: Epoch, until: Moment) -> bool {
+        self.epoch == epoch && until.since(self.until) < EXTEND_BY
+    }
 }
 
 impl Keeper {
     async fn bring_to(&mut self, door: Door) -> Result<(), DatabaseError> {
         match door {
-            Door::Open { epoch, .. } if self.open == Some(epoch) => Ok(()),
+            Door::Open { epoch, until } if self.open.is_some_and(|open| open.covers(epoch, until)) => Ok(()),
             Door::Open { epoch, until } => {
-                self.send(&open_statement(&self.world), "opening the door").await?;
-                self.open = Some(epoch);
+                let was_open = self.open.is_some_and(|open| open.epoch == epoch);
+                let right = until.since((self.world.clock)());
+                // Because what a crash takes back of an extension is only an earlier end, it need not be on disk.
+                let statement = if was_open {
+                    end_statement(&self.world, right, "off")
+                } else {
+                    format!("{}; {}", open_statement(&self.world), end_statement(&self.world, right, "on"))
+                };
+                self.send(&statement, "opening the door").await?;
+                self.open = Some(Opened { epoch, until });
                 if (self.world.clock)() >= until {
                     return self.shut().await;
+                }
+                if was_open {
+                    return Ok(());
                 }
                 info!(%epoch, "The app's role may log in.");
                 self.world.changed.notify_waiters();
@@ -160,11 +190,23 @@ impl Keeper {
 
 fn open_statement(world: &World) -> String {
     let (app, name) = (&world.config.database.app_user, &world.config.database.name);
-    format!(
-        "GRANT CONNECT ON DATABASE {name} TO {app}; ALTER ROLE {app} LOGIN",
-        name = ident(name),
-        app = ident(app)
-    )
+    format!("GRANT CONNECT ON DATABASE {} TO {}", ident(name), ident(app))
+}
+
+/// Lets the app's role in for so long by the server's own clock.
+fn end_statement(world: &World, right: Duration, synchronous_commit: &str) -> String {
+    let body = format!(
+        "BEGIN
+           PERFORM set_config('synchronous_commit', '{synchronous_commit}', true);
+           EXECUTE format({alter}, clock_timestamp() + interval '{right} milliseconds');
+         END",
+        alter = literal(&format!(
+            "ALTER ROLE {} LOGIN VALID UNTIL %L",
+            ident(&world.config.database.app_user).replace('%', "%%")
+        )),
+        right = right.min(END_MAX).as_millis(),
+    );
+    format!("DO {}", literal(&body))
 }
 
 /// Compares, then changes; a role or database that does not exist yet needs no fence.

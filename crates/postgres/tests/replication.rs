@@ -51,6 +51,29 @@ async fn a_right_that_runs_out_is_fenced_without_being_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_region_finds_its_door_shut_before_its_agent_is_back() {
+    let mut eu = regions(&["eu"]).await.pop().unwrap();
+    eu.order_write_for(1, Duration::from_secs(5));
+    eu.reported(|report| report.role == DatabaseRole::Writer { epoch: Epoch(1) }).await;
+    // The right is renewed: the door's end in PostgreSQL moves on with it.
+    eu.order_write_for(1, Duration::from_secs(8));
+    eu.shows(
+        "SELECT rolvaliduntil > now() + interval '5.5 seconds' FROM pg_roles WHERE rolname = 'app'",
+        "t",
+    )
+    .await;
+    assert!(eu.app().await.is_ok());
+    eu.kill_agent().await;
+    eu.cluster.kill();
+    eu.cluster.launch();
+    assert!(eu.cluster.is_ready());
+    eu.shows("SELECT rolvaliduntil < now() FROM pg_roles WHERE rolname = 'app'", "t").await;
+    let refused = eu.app().await.map(drop).unwrap_err();
+    assert!(refused.as_db_error().is_some(), "{refused:?}");
+    assert_eq!(eu.value("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'app'").await, "t");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_database_is_reported_down_and_then_back() {
     let mut eu = regions(&["eu"]).await.pop().unwrap();
     eu.write(1).await;
