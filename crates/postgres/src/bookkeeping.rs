@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS isles.promotion (
     from_region text,
     from_epoch bigint NOT NULL,
     applied pg_lsn NOT NULL,
+    last_commit pg_lsn NOT NULL,
+    catalogue text NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE TABLE IF NOT EXISTS isles.sequence (
@@ -72,6 +74,10 @@ pub(crate) struct Promotion {
     pub(crate) from_epoch: Epoch,
     /// Every transaction of `from` that ended at or before it was applied, and none after it.
     pub(crate) applied: Lsn,
+    /// No transaction of `from` that was applied ended after it.
+    pub(crate) last_commit: Lsn,
+    /// The fingerprint of the catalogue at the promotion.
+    pub(crate) catalogue: String,
 }
 
 /// Creates what is missing.
@@ -135,25 +141,33 @@ pub(crate) async fn record_following(
     Ok(())
 }
 
+/// Records that the rows continue as a copy of another writer's, without having been copied.
+pub(crate) async fn record_attached(
+    client: &impl GenericClient,
+    writer: &RegionName,
+    epoch: Epoch,
+) -> Result<(), DatabaseError> {
+    client
+        .execute(
+            "UPDATE isles.node SET epoch = $2, wrote = false, following = $1, following_epoch = $2,
+                    applied = '0/0', carried = ''",
+            &[&writer.as_str(), &stored(epoch)],
+        )
+        .await
+        .doing("recording whom to follow")?;
+    client
+        .execute("WITH gone AS (DELETE FROM isles.source_column) DELETE FROM isles.sequence", &[])
+        .await
+        .doing("forgetting the last writer's columns")?;
+    Ok(())
+}
+
 /// Records a promotion and the new lineage.
 pub(crate) async fn record_promotion(
     client: &impl GenericClient,
     promotion: &Promotion,
 ) -> Result<(), DatabaseError> {
-    client
-        .execute(
-            "INSERT INTO isles.promotion (epoch, region, from_region, from_epoch, applied)
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (epoch) DO NOTHING",
-            &[
-                &stored(promotion.epoch),
-                &promotion.region.as_str(),
-                &promotion.from.as_ref().map(RegionName::as_str),
-                &stored(promotion.from_epoch),
-                &PgLsn::from(promotion.applied.0),
-            ],
-        )
-        .await
-        .doing("recording the promotion")?;
+    insert_promotion(client, promotion).await?;
     client
         .execute(
             "UPDATE isles.node SET epoch = $1, wrote = true, following = NULL, following_epoch = NULL,
@@ -172,7 +186,7 @@ pub(crate) async fn promotions_after(
 ) -> Result<Vec<Promotion>, DatabaseError> {
     let rows = client
         .query(
-            "SELECT epoch, region, from_region, from_epoch, applied FROM isles.promotion
+            "SELECT epoch, region, from_region, from_epoch, applied, last_commit, catalogue FROM isles.promotion
              WHERE epoch > $1 ORDER BY epoch",
             &[&stored(epoch)],
         )
@@ -189,6 +203,8 @@ pub(crate) async fn promotions_after(
                 from: row.get::<_, Option<&str>>(2).map(name).transpose()?,
                 from_epoch: epoch_of(row.get(3)),
                 applied: Lsn(row.get::<_, PgLsn>(4).into()),
+                last_commit: Lsn(row.get::<_, PgLsn>(5).into()),
+                catalogue: row.get(6),
             })
         })
         .collect()
@@ -200,20 +216,28 @@ pub(crate) async fn adopt_promotions(
     known: &[Promotion],
 ) -> Result<(), DatabaseError> {
     for promotion in known {
-        own.execute(
-            "INSERT INTO isles.promotion (epoch, region, from_region, from_epoch, applied)
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (epoch) DO NOTHING",
+        insert_promotion(own, promotion).await?;
+    }
+    Ok(())
+}
+
+async fn insert_promotion(client: &impl GenericClient, promotion: &Promotion) -> Result<(), DatabaseError> {
+    client
+        .execute(
+            "INSERT INTO isles.promotion (epoch, region, from_region, from_epoch, applied, last_commit, catalogue)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (epoch) DO NOTHING",
             &[
                 &stored(promotion.epoch),
                 &promotion.region.as_str(),
                 &promotion.from.as_ref().map(RegionName::as_str),
                 &stored(promotion.from_epoch),
                 &PgLsn::from(promotion.applied.0),
+                &PgLsn::from(promotion.last_commit.0),
+                &promotion.catalogue,
             ],
         )
         .await
-        .doing("adopting the writer's promotions")?;
-    }
+        .doing("recording a promotion")?;
     Ok(())
 }
 

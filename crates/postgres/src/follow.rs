@@ -17,11 +17,11 @@ use crate::{
     link::{Link, Purpose},
     publish,
     rebuild::{self, Shape},
-    rejoin,
+    rejoin::{self, Kept},
     run::World,
-    schema::{Carried, Carrier, unreplicated},
+    schema::{self, Carried, Carrier, unreplicated},
     sequences, slots,
-    subscription::{self, Start},
+    subscription::{self, Applied, Start},
 };
 
 /// Between two rounds of care once the copy is complete.
@@ -121,11 +121,17 @@ impl<'a> Follower<'a> {
                 subscription::point_at(&follower.own, world, world.peer_address(writer)?).await?;
                 follower.continue_history(&node).await?;
             }
-            Judgement::Copy => follower.copy_afresh(Afresh::NewWriter, &history).await?,
+            Judgement::Copy => {
+                if !follower.attach_as_is(&node, subscribed, &history).await? {
+                    follower.copy_afresh(Afresh::NewWriter, &history).await?;
+                }
+            }
             Judgement::Rejoin => {
                 let own = Link::own(&world.config.database, Purpose::Reconcile).await?;
-                rejoin::keep_lone_writes(world, own, &node, &history).await?;
-                follower.copy_afresh(Afresh::Rejoin, &history).await?;
+                let kept = rejoin::keep_lone_writes(world, own, &node, &history).await?;
+                if kept != Kept::Nothing || !follower.attach_as_is(&node, subscribed, &history).await? {
+                    follower.copy_afresh(Afresh::Rejoin, &history).await?;
+                }
             }
             Judgement::First => {
                 follower.refuse_strange_rows().await?;
@@ -177,6 +183,62 @@ impl<'a> Follower<'a> {
         change.commit().await.doing("following a newer epoch")?;
         self.world.changed.notify_waiters();
         Ok(())
+    }
+
+    /// Goes on from the slot that the writer reserved at its promotion, without a copy: possible when this region
+    /// held just the transactions that the writer began with, and the schema has not changed since.
+    async fn attach_as_is(
+        &mut self,
+        node: &Node,
+        subscribed: bool,
+        history: &[Promotion],
+    ) -> Result<bool, DatabaseError> {
+        let slot = slots::name(&self.world.config.region, self.epoch);
+        let Some(begun) = history.iter().find(|promotion| promotion.epoch == self.epoch) else {
+            return Ok(false);
+        };
+        let shares_history = match &node.following {
+            Some((whom, since)) => {
+                begun.from.as_ref() == Some(whom) && continues(history, whom, *since, begun.from_epoch)
+            }
+            None => begun.from.as_ref() == Some(&self.world.config.region),
+        };
+        if !shares_history
+            || node.lineage.epoch != begun.from_epoch
+            || !slots::is_reserved(&self.peer, &slot).await?
+        {
+            return Ok(false);
+        }
+        if subscribed {
+            let theirs = Applied { upto: begun.applied, last_commit: begun.last_commit };
+            let whole = subscription::is_whole(&self.own).await?;
+            if !whole || !subscription::stop(&self.own).await?.equals(theirs) {
+                return Ok(false);
+            }
+        } else if node.following.is_some() {
+            return Ok(false);
+        }
+        let (world, region) = (self.world, self.writer);
+        // Read before the fingerprint that vouches for them is: a rename from here on is then seen as one.
+        let columns = schema::columns(&self.peer).await?;
+        let mut carrier = Carrier { world, own: &mut self.own, writer: &self.peer, region, settled: true };
+        if !carrier.has_same_tables().await? || schema::fingerprint(&self.peer).await? != begun.catalogue {
+            return Ok(false);
+        }
+        rebuild::drop_slots(world, &self.own).await?;
+        let change = self.own.transaction().await.doing("following a new writer")?;
+        if subscribed {
+            change.batch_execute(subscription::REMOVE).await.doing("removing the subscription")?;
+        }
+        bookkeeping::adopt_promotions(&change, history).await?;
+        bookkeeping::record_attached(&change, self.writer, self.epoch).await?;
+        change.commit().await.doing("following a new writer")?;
+        schema::record_columns(&mut self.own, &columns).await?;
+        let address = world.peer_address(self.writer)?;
+        subscription::create(&self.own, world, address, &slot, Start::Attach).await?;
+        info!(peer = %self.writer, epoch = %self.epoch, "Follows a new writer without a copy.");
+        world.changed.notify_waiters();
+        Ok(true)
     }
 
     async fn copy_afresh(&mut self, because: Afresh, history: &[Promotion]) -> Result<(), DatabaseError> {
@@ -432,6 +494,8 @@ mod tests {
             from: Some(region(from)),
             from_epoch: Epoch(from_epoch),
             applied: Lsn(1),
+            last_commit: Lsn(1),
+            catalogue: String::new(),
         }
     }
 

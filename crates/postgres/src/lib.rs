@@ -26,7 +26,6 @@ mod run;
 mod schema;
 mod sequences;
 mod slots;
-#[allow(dead_code, reason = "attaching without a copy is wired in next")]
 mod subscription;
 pub mod wire;
 

@@ -1,7 +1,7 @@
 //! Makes this region's database the writer of an epoch, without contacting the last one.
 //!
 //! The order matters: stop applying, note how far the last writer's log was applied, move the sequences, publish,
-//! record the epoch. Only then may the fence open. Every step may be repeated: an agent that dies half-way starts
+//! reserve a slot for each region that may follow without a copy, record the epoch. Only then may the fence open. Every step may be repeated: an agent that dies half-way starts
 //! again and ends in the same state.
 
 use std::time::Instant;
@@ -16,7 +16,8 @@ use crate::{
     link::Link,
     publish,
     run::World,
-    sequences, subscription,
+    schema, sequences, slots,
+    subscription::{self, Applied},
 };
 
 /// Promotes, or finds that it is done already.
@@ -38,22 +39,32 @@ pub(crate) async fn promote(world: &World, link: &mut Link, epoch: Epoch) -> Res
     }
     let (from, applied) = match &node.following {
         Some((writer, _)) if subscribed => (Some(writer.clone()), subscription::stop(link).await?),
-        Some((writer, _)) => (Some(writer.clone()), node.applied),
-        None if node.lineage.wrote => (Some(world.config.region.clone()), own_end(link).await?),
-        None => (None, Lsn::default()),
+        Some((writer, _)) => {
+            (Some(writer.clone()), Applied { upto: node.applied, last_commit: node.applied })
+        }
+        None if node.lineage.wrote => {
+            let end = own_end(link).await?;
+            (Some(world.config.region.clone()), Applied { upto: end, last_commit: end })
+        }
+        None => (None, Applied::default()),
     };
     let follows_another = node.following.is_some();
+    if follows_another {
+        sequences::advance(&**link, &world.findings).await?;
+    }
+    publish::keep(link, &world.config.exclude_tables, &world.findings).await?;
+    if follows_another {
+        slots::reserve(world, epoch).await;
+    }
     let promotion = Promotion {
         epoch,
         region: world.config.region.clone(),
         from,
         from_epoch: node.lineage.epoch,
-        applied,
+        applied: applied.upto,
+        last_commit: applied.last_commit,
+        catalogue: schema::fingerprint(link).await?,
     };
-    if follows_another {
-        sequences::advance(&**link, &world.findings).await?;
-    }
-    publish::keep(link, &world.config.exclude_tables, &world.findings).await?;
     let change = link.transaction().await.doing("recording the promotion")?;
     if subscribed {
         change.batch_execute(subscription::REMOVE).await.doing("removing the subscription")?;
@@ -61,7 +72,7 @@ pub(crate) async fn promote(world: &World, link: &mut Link, epoch: Epoch) -> Res
     bookkeeping::record_promotion(&change, &promotion).await?;
     change.commit().await.doing("recording the promotion")?;
     let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    info!(%epoch, lsn = %applied, elapsed_ms, "The database is promoted.");
+    info!(%epoch, lsn = %applied.upto, elapsed_ms, "The database is promoted.");
     Ok(())
 }
 

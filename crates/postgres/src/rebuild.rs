@@ -150,13 +150,8 @@ pub(crate) async fn set_aside(world: &World, own: Link, epoch: Epoch) -> Result<
     Ok(aside)
 }
 
-/// Frees the app's database from its subscription and its slots.
-async fn detach(world: &World, cluster: &Link) -> Result<(), DatabaseError> {
-    let own = Link::own(&world.config.database, Purpose::Reconcile).await?;
-    if subscription::exists(&own).await? {
-        own.batch("disabling the subscription", "ALTER SUBSCRIPTION isles DISABLE").await?;
-        own.batch("removing the subscription", subscription::REMOVE).await?;
-    }
+/// Drops the slots that followers of this region's former writing have left.
+pub(crate) async fn drop_slots(world: &World, cluster: &Client) -> Result<(), DatabaseError> {
     let rows = cluster
         .query(
             "SELECT slot_name::text FROM pg_replication_slots WHERE database = $1",
@@ -168,6 +163,16 @@ async fn detach(world: &World, cluster: &Link) -> Result<(), DatabaseError> {
         slots::drop_slot(cluster, row.get(0)).await?;
     }
     Ok(())
+}
+
+/// Frees the app's database from its subscription and its slots.
+async fn detach(world: &World, cluster: &Link) -> Result<(), DatabaseError> {
+    let own = Link::own(&world.config.database, Purpose::Reconcile).await?;
+    if subscription::exists(&own).await? {
+        own.batch("disabling the subscription", "ALTER SUBSCRIPTION isles DISABLE").await?;
+        own.batch("removing the subscription", subscription::REMOVE).await?;
+    }
+    drop_slots(world, cluster).await
 }
 
 async fn create(cluster: &Client, world: &World, shape: Option<&Shape>) -> Result<(), DatabaseError> {

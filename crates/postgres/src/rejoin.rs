@@ -15,13 +15,25 @@ use crate::{
     error::{DatabaseError, Doing},
     ledger::{self, Ledger, LoneWrite, RowValues, WriteKind},
     link::Link,
-    rebuild,
+    publish, rebuild,
     run::World,
+    slots,
     wire::pgoutput::{self, Malformed, Message, Relation, Value},
 };
 
 /// Changes read from the slot at a time; a transaction is never split, so one large one may exceed it.
 const PAGE_CHANGES: i32 = 5_000;
+
+/// What a former writer's database is good for once its lone writes are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// It held nothing of its own: its rows are those its successor began with.
+    Nothing,
+    /// It held more than its successor, and must be copied.
+    Writes,
+    /// It was set aside.
+    Aside,
+}
 
 /// Puts the writes that no later writer has into the ledger, or sets the database aside. May be repeated.
 pub(crate) async fn keep_lone_writes(
@@ -29,7 +41,7 @@ pub(crate) async fn keep_lone_writes(
     own: Link,
     node: &Node,
     history: &[Promotion],
-) -> Result<(), DatabaseError> {
+) -> Result<Kept, DatabaseError> {
     let region = &world.config.region;
     let epoch = node.lineage.epoch;
     let path = world.config.ledger_path.clone();
@@ -39,12 +51,15 @@ pub(crate) async fn keep_lone_writes(
     let shared = successor
         .filter(|next| next.from.as_ref() == Some(region) && next.from_epoch == epoch)
         .map(|next| next.applied);
+    // A table that had not been published yet has rows that no slot tells of.
+    let published = publish::is_current(&own, &world.config.exclude_tables).await?;
     let slot = match shared {
-        Some(applied) => {
+        Some(applied) if published => {
             let reaches_to = applied.max(ledger.recorded(epoch, region).unwrap_or_default());
-            slot_within(&own, reaches_to).await?
+            let successor = successor.map_or(region, |next| &next.region);
+            slot_within(&own, reaches_to, &slots::name_prefix(successor)).await?
         }
-        None => None,
+        Some(_) | None => None,
     };
     let (Some(applied), Some(slot)) = (shared, slot) else {
         let aside = rebuild::set_aside(world, own, epoch).await?;
@@ -56,7 +71,7 @@ pub(crate) async fn keep_lone_writes(
                  kept as {aside}. Drop it when nothing in it is missed."
             ),
         );
-        return Ok(());
+        return Ok(Kept::Aside);
     };
     let mut collector = Collector { world, node, applied, relations: BTreeMap::new(), open: Vec::new() };
     let (mut kept, mut reached) = (0, Lsn::default());
@@ -82,7 +97,8 @@ pub(crate) async fn keep_lone_writes(
         reached = last;
     }
     report(world, node, kept);
-    Ok(())
+    let nothing = ledger.recorded(epoch, region).is_none() && kept == 0;
+    Ok(if nothing { Kept::Nothing } else { Kept::Writes })
 }
 
 fn report(world: &World, node: &Node, kept: u64) {
@@ -107,14 +123,17 @@ fn interrupted() -> DatabaseError {
 }
 
 /// A follower's slot that still holds everything behind a position, released from its reader.
-async fn slot_within(own: &Link, applied: Lsn) -> Result<Option<String>, DatabaseError> {
+///
+/// The successor's own slot always does: it may stand past the recorded position, but only where the successor
+/// itself has confirmed that there was nothing more, or where an earlier attempt has filled the ledger.
+async fn slot_within(own: &Link, applied: Lsn, successor: &str) -> Result<Option<String>, DatabaseError> {
     let row = own
         .query_opt(
             "SELECT slot_name::text, pg_terminate_backend(active_pid) FROM pg_replication_slots
              WHERE database = current_database() AND plugin = 'pgoutput' AND slot_name ^@ 'isles_'
-               AND wal_status <> 'lost' AND confirmed_flush_lsn <= $1
-             ORDER BY confirmed_flush_lsn DESC LIMIT 1",
-            &[&PgLsn::from(applied.0)],
+               AND wal_status <> 'lost' AND (confirmed_flush_lsn <= $1 OR slot_name ^@ $2)
+             ORDER BY slot_name ^@ $2 DESC, confirmed_flush_lsn DESC LIMIT 1",
+            &[&PgLsn::from(applied.0), &successor],
         )
         .await
         .doing("looking for the slot that the next writer read from")?;

@@ -7,9 +7,13 @@ use std::{collections::BTreeSet, time::Duration};
 
 use isles_model::{Epoch, RegionName};
 use tokio_postgres::Client;
-use tracing::info;
+use tracing::{debug, info};
 
-use crate::error::{DatabaseError, Doing, within};
+use crate::{
+    error::{DatabaseError, Doing, within},
+    link::{Link, Purpose},
+    run::World,
+};
 
 /// Bytes of a region's name that go into a slot's name as they are; longer names end in a hash.
 /// `isles_` + 35 + `_e` + 20 digits is 63, the longest name PostgreSQL keeps.
@@ -17,9 +21,19 @@ const LABEL_BYTES_MAX: usize = 35;
 /// How long a slot's reader may take to let go of it.
 const RELEASE_MAX: Duration = Duration::from_secs(3);
 
+/// How long a promotion may wait for the slots it reserves: they wait for open transactions.
+const RESERVE_MAX: Duration = Duration::from_millis(400);
+/// The same within the server, which takes back a slot that is not ready.
+const RESERVE_LIMIT: &str = "SET statement_timeout = '300ms'";
+
 /// The slot by which `region` follows a writer it began to follow in `epoch`.
 pub(crate) fn name(region: &RegionName, epoch: Epoch) -> String {
-    format!("isles_{}_e{epoch}", label(region))
+    format!("{}{epoch}", name_prefix(region))
+}
+
+/// What all slots of a region's begin with.
+pub(crate) fn name_prefix(region: &RegionName) -> String {
+    format!("isles_{}_e", label(region))
 }
 
 /// A region's name in the letters that slots allow; two regions never share one.
@@ -52,6 +66,38 @@ fn stale<'a>(slots: &'a [String], peers: &BTreeSet<String>) -> Vec<&'a str> {
         })
         .map(String::as_str)
         .collect()
+}
+
+/// On a database that is being promoted: makes a slot for every peer, from which it can go on without a copy if
+/// it holds just what this region holds. Whatever cannot be made in time is left out: that peer copies.
+pub(crate) async fn reserve(world: &World, epoch: Epoch) {
+    let made = world.config.peers.keys().map(|peer| async move {
+        let slot = name(peer, epoch);
+        let make = async {
+            let own = Link::own(&world.config.database, Purpose::Reconcile).await?;
+            own.batch("reserving a slot", RESERVE_LIMIT).await?;
+            drop_slot(&own, &slot).await?;
+            own.execute("SELECT pg_create_logical_replication_slot($1::text::name, 'pgoutput')", &[&slot])
+                .await
+                .doing("reserving a slot")
+        };
+        if let Err(error) = within(RESERVE_MAX, "reserving a slot", make).await {
+            debug!(%peer, error = %error, "No slot is reserved: this peer will copy.");
+        }
+    });
+    futures_util::future::join_all(made).await;
+}
+
+/// Whether a slot is reserved on a writer and nobody has read from it.
+pub(crate) async fn is_reserved(writer: &Client, slot: &str) -> Result<bool, DatabaseError> {
+    let row = writer
+        .query_opt(
+            "SELECT NOT active AND wal_status <> 'lost' FROM pg_replication_slots WHERE slot_name = $1::text::name",
+            &[&slot],
+        )
+        .await
+        .doing("looking for a reserved slot")?;
+    Ok(row.is_some_and(|row| row.get(0)))
 }
 
 /// On a writer: drops the slots that nobody will use again.

@@ -89,8 +89,24 @@ pub(crate) async fn exists(client: &Client) -> Result<bool, DatabaseError> {
     Ok(row.get(0))
 }
 
+/// How much of a writer's log is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Applied {
+    /// Every transaction that ended at or before it.
+    pub(crate) upto: Lsn,
+    /// None that ended after it.
+    pub(crate) last_commit: Lsn,
+}
+
+impl Applied {
+    /// Whether two copies of one writer's log hold the same transactions.
+    pub(crate) fn equals(self, other: Self) -> bool {
+        self.last_commit <= other.upto && other.last_commit <= self.upto
+    }
+}
+
 /// Stops applying and says how much of the writer's log is applied now. The subscription stays, disabled.
-pub(crate) async fn stop(client: &Client) -> Result<Lsn, DatabaseError> {
+pub(crate) async fn stop(client: &Client) -> Result<Applied, DatabaseError> {
     // Because an idle worker looks at its settings only about once a second, it is ended rather than asked; what
     // it reported back before counts, as it had applied all up to there.
     let reported: Option<PgLsn> = client
@@ -122,16 +138,18 @@ pub(crate) async fn stop(client: &Client) -> Result<Lsn, DatabaseError> {
     within(END_MAX, "ending the apply worker", ended).await?;
     let row = client
         .query_one(
-            "SELECT greatest(o.remote_lsn, n.applied, $1::pg_lsn,
-                             (SELECT max(srsublsn) FROM pg_subscription_rel WHERE srsubid = s.oid))
+            "SELECT greatest(o.remote_lsn, n.applied, c.copied, $1::pg_lsn),
+                    greatest(o.remote_lsn, n.applied, c.copied)
              FROM pg_subscription s CROSS JOIN isles.node n
              LEFT JOIN pg_replication_origin_status o ON o.external_id = 'pg_' || s.oid
+             CROSS JOIN LATERAL (SELECT max(srsublsn) AS copied FROM pg_subscription_rel WHERE srsubid = s.oid) c
              WHERE s.subname = 'isles'",
             &[&reported],
         )
         .await
         .doing("reading the applied position")?;
-    Ok(Lsn(row.get::<_, PgLsn>(0).into()))
+    let lsn = |at: usize| Lsn(row.get::<_, PgLsn>(at).into());
+    Ok(Applied { upto: lsn(0), last_commit: lsn(1) })
 }
 
 /// The statements that remove a stopped subscription and leave the writer's slot alone; fit for a transaction.
@@ -189,4 +207,18 @@ pub(crate) async fn refresh(own: &Client, writer: &Client) -> Result<bool, Datab
 
 fn pairs(rows: &[tokio_postgres::Row]) -> Vec<(String, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_equal_when_no_commit_lies_between_them() {
+        let applied = |upto, last_commit| Applied { upto: Lsn(upto), last_commit: Lsn(last_commit) };
+        assert!(applied(20, 10).equals(applied(12, 10)));
+        assert!(!applied(20, 10).equals(applied(9, 8)));
+        assert!(!applied(9, 8).equals(applied(20, 10)));
+        assert!(applied(12, 11).equals(applied(20, 10)));
+    }
 }

@@ -63,6 +63,9 @@ async fn a_former_writer_with_nothing_of_its_own_leaves_the_ledger_empty() {
     us.follow("eu", 1).await;
     ap.follow("eu", 1).await;
     us.shows("SELECT count(*) FROM item", "10").await;
+    ap.shows("SELECT count(*) FROM item", "10").await;
+    let database = "SELECT oid FROM pg_database WHERE datname = 'shop'";
+    let before = [eu.value(database).await, us.value(database).await, ap.value(database).await];
     eu.fence(1).await;
     us.write(2).await;
     eu.follow("us", 2).await;
@@ -82,6 +85,8 @@ async fn a_former_writer_with_nothing_of_its_own_leaves_the_ledger_empty() {
     us.shows("SELECT count(*) FROM item", "12").await;
     eu.shows("SELECT count(*) FROM item", "12").await;
     assert!(writes(&us).is_empty());
+    let after = [eu.value(database).await, us.value(database).await, ap.value(database).await];
+    assert_eq!(before, after, "no region copied again: all held the same when the writer changed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,6 +60,16 @@ impl Step {
         matches!(self, Self::Run { phase: Phase::Grow, .. } | Self::Alone { .. })
     }
 
+    /// Whether it makes, changes or drops a table or a type that tables are made of.
+    pub(crate) fn touches_tables(&self) -> bool {
+        match self {
+            Self::Run { what, table, .. } => {
+                table.is_some() || ["table ", "type ", "domain "].iter().any(|kind| what.starts_with(kind))
+            }
+            Self::Alone { .. } | Self::CopyTable { .. } | Self::Rebuild { .. } => true,
+        }
+    }
+
     /// Why there is no step but a copy of the whole database, if so.
     pub(crate) fn impossible(&self) -> Option<&str> {
         match self {

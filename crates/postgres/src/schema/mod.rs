@@ -28,6 +28,8 @@ use crate::{
 use diff::{Hints, Step};
 use dump::{Entry, Source};
 
+pub(crate) use source::{columns, fingerprint, record_columns};
+
 /// Comparisons before it is given up and the database is copied afresh.
 const ROUNDS_MAX: usize = 8;
 /// Dumps of a schema that changes while it is dumped.
@@ -67,11 +69,20 @@ pub(crate) struct Carrier<'a> {
 }
 
 impl Carrier<'_> {
+    /// Whether every table here has the writer's definition already, so that rows of both mean the same.
+    pub(crate) async fn has_same_tables(&mut self) -> Result<bool, DatabaseError> {
+        let config = &self.world.config.database;
+        let address = self.world.peer_address(self.region)?;
+        let theirs = dump::read(config, Source::Peer(self.region.as_str(), address)).await?;
+        let ours = dump::read(config, Source::Own).await?;
+        Ok(!diff::steps(&theirs, &ours, &Hints::default()).iter().any(Step::touches_tables))
+    }
+
     /// Carries what differs. `force` compares even if the writer's fingerprint is the one last carried.
     pub(crate) async fn carry(&mut self, force: bool) -> Result<Carried, DatabaseError> {
         let known = bookkeeping::node(&**self.own).await?.carried;
-        let mut fingerprint = source::fingerprint(self.writer).await?;
-        if fingerprint == known && !force {
+        let mut seen = fingerprint(self.writer).await?;
+        if seen == known && !force {
             return Ok(Carried::Same);
         }
         let mut dumps = 0;
@@ -79,12 +90,12 @@ impl Carrier<'_> {
             let address = self.world.peer_address(self.region)?;
             let theirs =
                 dump::read(&self.world.config.database, Source::Peer(self.region.as_str(), address)).await?;
-            let columns = source::columns(self.writer).await?;
-            let again = source::fingerprint(self.writer).await?;
-            if again == fingerprint {
+            let columns = columns(self.writer).await?;
+            let again = fingerprint(self.writer).await?;
+            if again == seen {
                 break (theirs, columns, source::log_end(self.writer).await?);
             }
-            fingerprint = again;
+            seen = again;
             dumps += 1;
             if dumps == DUMPS_MAX {
                 return Ok(Carried::Waiting);
@@ -104,12 +115,12 @@ impl Carrier<'_> {
         }
         let outcome = self.converge(&theirs, hints, settled).await?;
         if !matches!(outcome, Carried::Rebuild(_)) {
-            source::record_columns(self.own, &columns).await?;
+            record_columns(self.own, &columns).await?;
         }
         if outcome == Carried::Changed {
             let exclude = &self.world.config.exclude_tables;
             unreplicated::copy(self.own, self.writer, exclude, &self.world.findings).await?;
-            source::record_fingerprint(self.own, &fingerprint).await?;
+            source::record_fingerprint(self.own, &seen).await?;
             info!(peer = %self.region, "Carried the writer's schema over.");
         }
         Ok(outcome)
