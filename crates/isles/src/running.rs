@@ -4,7 +4,7 @@ use std::{future::Future, io};
 
 use isles_lab::{
     control::{Client, LabState},
-    layout::Layout,
+    layout::{Layout, LayoutError},
 };
 
 use crate::{
@@ -15,10 +15,20 @@ use crate::{
 /// Where the spec's lab is or would be.
 ///
 /// # Errors
-/// When the spec does not exist.
+/// When the spec does not exist, or another user has put something where the lab's files would be.
 pub(crate) fn layout(global: &Global) -> Result<Layout, Failure> {
-    let help = "write one with `isles init`, or name another with -f FILE";
-    Layout::of(&global.file, &std::env::temp_dir()).map_err(|error| Failure::with_help(error, help))
+    let found = Layout::of(&global.file, &std::env::temp_dir());
+    let safe = found.and_then(|layout| layout.refuse_foreign().map(|()| layout));
+    safe.map_err(|error| {
+        let help = match &error {
+            LayoutError::Foreign { .. } => {
+                "ask its owner to remove it, or set TMPDIR to a directory of your own"
+            }
+            LayoutError::Spec { .. } => "write one with `isles init`, or name another with -f FILE",
+            LayoutError::Make { .. } | LayoutError::Busy => "",
+        };
+        Failure::with_help(error, help)
+    })
 }
 
 /// A client of the spec's lab and its state.

@@ -89,15 +89,27 @@ impl Layout {
     /// When it belongs to somebody else or cannot be made.
     pub fn make(&self) -> Result<(), LayoutError> {
         let parent = self.dir.parent().unwrap_or(Path::new("/tmp"));
+        self.refuse_foreign()?;
         for path in [parent, &self.dir] {
             let make = |source| LayoutError::Make { path: path.to_owned(), source };
-            if let Ok(found) = fs::symlink_metadata(path) {
-                let own = rustix::process::geteuid().as_raw();
-                if found.uid() != own || !found.is_dir() {
-                    return Err(LayoutError::Foreign { path: path.to_owned(), owner: found.uid() });
-                }
-            }
             processes::make_dir(path, 0o711, None).map_err(make)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a directory that another user has put where the lab's would be: what is written in it must not be
+    /// believed. One that is not there is fine.
+    ///
+    /// # Errors
+    /// [`LayoutError::Foreign`].
+    pub fn refuse_foreign(&self) -> Result<(), LayoutError> {
+        let own = rustix::process::geteuid().as_raw();
+        for path in self.dir.parent().into_iter().chain([self.dir.as_path()]) {
+            if let Ok(found) = fs::symlink_metadata(path)
+                && (found.uid() != own || !found.is_dir())
+            {
+                return Err(LayoutError::Foreign { path: path.to_owned(), owner: found.uid() });
+            }
         }
         Ok(())
     }

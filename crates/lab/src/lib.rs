@@ -17,5 +17,6 @@ pub mod requirements;
 pub mod status;
 pub mod supervisor;
 pub mod table;
+pub mod tail;
 pub mod timeline;
 pub mod wan;

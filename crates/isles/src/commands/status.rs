@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _, time::Duration};
 
 use isles_lab::{
-    control::{LabState, PartPhase, RegionState},
-    status,
+    control::{LabState, Part, PartPhase, RegionState},
+    status, tail,
 };
 use isles_model::{Because, DatabaseRole, RegionName, Snapshot, Writes};
 use tokio::task::JoinSet;
@@ -167,6 +167,13 @@ fn silent(region: &RegionState, error: &str) -> [String; 8] {
 /// Processes that do not run.
 fn parts(notes: &mut String, region: &RegionState) {
     for part in &region.parts {
+        if part.part == Part::Postgres && tail::says_disk_full(&part.log) {
+            let _ = writeln!(
+                notes,
+                "  {0}: postgres found its disk full; see isles logs {0} postgres",
+                region.region
+            );
+        }
         let what = match part.phase {
             PartPhase::Running => continue,
             PartPhase::Waiting => "has not been started yet".to_owned(),

@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use isles_model::RegionName;
 
-use crate::{blueprint::BlueprintError, control::Part, ports::PortError, postgres::ClusterError};
+use crate::{
+    blueprint::BlueprintError, control::Part, ports::PortError, postgres::ClusterError, tail::DISK_FULL,
+};
 
 /// Why a lab could not be started or kept.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +111,6 @@ pub enum LabError {
 impl LabError {
     /// What to do about it; empty where there is nothing to say.
     pub fn remedy(&self) -> String {
-        let full = "No space left on device";
         match self {
             Self::Blueprint(BlueprintError::Port { source: PortError::Taken { .. }, .. }) => {
                 "stop what uses the port, or choose another with --edge-port (or none: isles then finds free ports)".into()
@@ -118,7 +119,7 @@ impl LabError {
                 "stop what uses the port, or give up the kept databases with `isles down`".into()
             }
             Self::NoCommand { service } => format!("add `command:` to services.{service}, as you would type it in a shell"),
-            Self::Ended { tail, region, part: Part::Postgres, .. } if tail.contains(full) => disk_full(region),
+            Self::Ended { tail, region, part: Part::Postgres, .. } if tail.contains(DISK_FULL) => disk_full(region),
             Self::Database { region, source: ClusterError::Prepare { source, .. } }
                 if source.kind() == std::io::ErrorKind::StorageFull =>
             {

@@ -1,7 +1,6 @@
 //! Keeps one process running, as a service manager would: starts it again when it ends, unless a drill holds it down.
 
 use std::{
-    path::Path,
     process::ExitStatus,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -288,35 +287,5 @@ fn describe(status: ExitStatus) -> String {
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(signal)) => format!("was ended by signal {signal}"),
         (None, None) => "ended".to_owned(),
-    }
-}
-
-/// The last lines of a log, for a person: at most `lines_max` and 4 KiB, each with a mark before it.
-pub(crate) fn tail(log: &Path, lines_max: usize) -> String {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    const BYTES_MAX: u64 = 4096;
-    let mut bytes = Vec::new();
-    if let Ok(mut file) = std::fs::File::open(log) {
-        let length = file.metadata().map_or(0, |found| found.len());
-        let _ = file.seek(SeekFrom::Start(length.saturating_sub(BYTES_MAX)));
-        let _ = file.take(BYTES_MAX).read_to_end(&mut bytes);
-    }
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let last = lines.iter().skip(lines.len().saturating_sub(lines_max));
-    last.map(|line| format!("  | {line}")).collect::<Vec<_>>().join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tail_is_the_last_lines_that_say_something() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("app.log");
-        std::fs::write(&log, "one\n\ntwo\nthree\n").unwrap();
-        assert_eq!(tail(&log, 2), "  | two\n  | three");
-        assert_eq!(tail(&dir.path().join("none"), 2), "");
     }
 }

@@ -35,6 +35,7 @@ use crate::{
     layout::Layout,
     postgres::Programs,
     processes::{record, tree},
+    tail::tail,
 };
 
 /// How often logs and orphans are looked at.
@@ -149,7 +150,7 @@ async fn watch(
                 if !lab.is_ready() {
                     return Err(ended_early(&lab, region, part, how));
                 }
-                let tail = keeper::tail(&lab.blueprint.layout.log(&region, part), LAST_WORDS_LINES);
+                let tail = tail(&lab.blueprint.layout.log(&region, part), LAST_WORDS_LINES);
                 watcher(&Event::Ended { region, part, how, tail });
             }
             Some(keep) = downs.recv() => return Ok(keep),
@@ -174,7 +175,7 @@ fn note_other_version(settings: &Settings, watcher: &Watcher) {
 
 fn ended_early(lab: &lab::Lab, region: isles_model::RegionName, part: Part, how: String) -> LabError {
     let log = lab.blueprint.layout.log(&region, part);
-    LabError::Ended { region, part, how, tail: keeper::tail(&log, start::TAIL_LINES) }
+    LabError::Ended { region, part, how, tail: tail(&log, start::TAIL_LINES) }
 }
 
 /// Removes what a lab that was not taken down properly has left in the regions' directories.

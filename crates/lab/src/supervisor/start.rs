@@ -13,7 +13,7 @@ use super::{
     Settings,
     error::LabError,
     events::{Event, Watcher},
-    keeper::{Order, tail},
+    keeper::Order,
     lab::Lab,
     links,
 };
@@ -24,6 +24,7 @@ use crate::{
     postgres::{Cluster, Template},
     processes::unprivileged_account,
     status,
+    tail::tail,
 };
 
 /// How long the lease store may take to elect a leader.

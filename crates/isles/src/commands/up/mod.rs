@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf, str::FromStr, sync::Arc, time::D
 use isles_lab::{
     blueprint::Wishes,
     control::{Client, LabState, Phase},
-    layout::{Layout, LayoutError},
+    layout::Layout,
     requirements,
     supervisor::{self, Event, Settings, Watcher},
     table,
@@ -92,15 +92,7 @@ fn settings(args: &Args, topology: Topology, layout: &Layout) -> Result<Settings
     };
     let (programs, etcd) = requirements::find(&path, wanted).map_err(missing)?;
     let wishes = wishes(args, &topology)?;
-    layout.make().map_err(|error| {
-        let help = match &error {
-            LayoutError::Foreign { .. } => {
-                "ask its owner to remove it, or set TMPDIR to a directory of your own"
-            }
-            _ => "",
-        };
-        Failure::with_help(error, help)
-    })?;
+    layout.make().map_err(Failure::new)?;
     let lock = layout.lock().map_err(|error| Failure::with_help(error, "isles status shows it"))?;
     Ok(Settings { topology, layout: layout.clone(), lock, programs, etcd, cache: cache(layout), wishes })
 }
