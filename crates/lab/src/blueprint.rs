@@ -114,8 +114,9 @@ pub struct RegionBlueprint {
 }
 
 /// A lab, laid out.
-#[derive(Clone)]
 pub struct Blueprint {
+    /// The claims on its ports.
+    pub ports: Ports,
     /// The checked spec.
     pub topology: Topology,
     /// Its directories.
@@ -155,9 +156,14 @@ impl Blueprint {
         let before = read_kept(&layout, &topology);
         let was_kept = before.is_some();
         let secrets = |source| BlueprintError::Write { path: layout.kept(), source };
+        let drawn = match &before {
+            Some(kept) => kept.secrets.clone(),
+            None => Secrets::draw().map_err(secrets)?,
+        };
+        let mut ports = Ports::new(seed(&drawn.etcd_token));
         let kept = match before {
-            Some(kept) => kept.moved_to_free_ports(topology.service.replicas.min, wishes)?,
-            None => Kept::new(&topology, &layout, wishes, Secrets::draw().map_err(secrets)?)?,
+            Some(kept) => kept.moved_to_free_ports(topology.service.replicas.min, wishes, &mut ports)?,
+            None => Kept::new(&topology, &layout, wishes, drawn, &mut ports)?,
         };
         write_private(&layout.kept(), &kept).map_err(secrets)?;
         let regions = topology
@@ -167,6 +173,7 @@ impl Blueprint {
             .collect();
         let witness = kept.witness.as_ref().map(|(name, ports)| member(name, *ports));
         Ok(Self {
+            ports,
             regions,
             witness,
             etcd_token: kept.secrets.etcd_token,
@@ -213,19 +220,18 @@ impl Kept {
         layout: &Layout,
         wishes: &Wishes,
         secrets: Secrets,
+        ports: &mut Ports,
     ) -> Result<Self, BlueprintError> {
-        let mut ports = Ports::new(seed(&secrets.etcd_token));
         let mut regions = BTreeMap::new();
         for (index, name) in topology.region_names().enumerate() {
             let failed = |source| BlueprintError::Port { region: name.clone(), source };
-            let given =
-                region_ports(&mut ports, topology.service.replicas.min, index, wishes).map_err(failed)?;
+            let given = region_ports(ports, topology.service.replicas.min, index, wishes).map_err(failed)?;
             regions.insert(name.clone(), given);
         }
         let witness = match &topology.witness {
             Some(name) if !regions.contains_key(name) => {
                 let failed = |source| BlueprintError::Port { region: name.clone(), source };
-                Some((name.clone(), member_ports(&mut ports).map_err(failed)?))
+                Some((name.clone(), member_ports(ports).map_err(failed)?))
             }
             _ => None,
         };
@@ -238,8 +244,12 @@ impl Kept {
     }
 
     /// The same ports where they are free; others where nothing depends on them.
-    fn moved_to_free_ports(mut self, instances: u32, wishes: &Wishes) -> Result<Self, BlueprintError> {
-        let mut free = Ports::new(seed(&self.secrets.etcd_token));
+    fn moved_to_free_ports(
+        mut self,
+        instances: u32,
+        wishes: &Wishes,
+        free: &mut Ports,
+    ) -> Result<Self, BlueprintError> {
         let witness = self.witness.iter().map(|(_, ports)| ports.advertised);
         let advertised = self.regions.values().map(|ports| ports.etcd.advertised).chain(witness);
         for port in advertised {
@@ -248,7 +258,7 @@ impl Kept {
         for (index, (region, ports)) in self.regions.iter_mut().enumerate() {
             let failed = |source| BlueprintError::Port { region: region.clone(), source };
             let etcd = ports.etcd;
-            *ports = region_ports(&mut free, instances, index, wishes).map_err(failed)?;
+            *ports = region_ports(free, instances, index, wishes).map_err(failed)?;
             ports.etcd = MemberPorts { advertised: etcd.advertised, ..ports.etcd };
         }
         Ok(self)

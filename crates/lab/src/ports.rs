@@ -1,12 +1,14 @@
 //! Picks the ports of a lab: the ones people remember where they are free, others below the range that the kernel
 //! hands out to outgoing connections.
 //!
-//! Because a part that is killed in a drill must find its port free when it comes back, no port is taken from that range.
+//! Because a part that is killed in a drill must find its port free when it comes back, no port is taken from that
+//! range, and each is claimed for the lab's whole life, so that another lab does not pick it meanwhile.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    os::{linux::net::SocketAddrExt as _, unix::net as unix},
 };
 
 use crate::processes::tree;
@@ -41,10 +43,10 @@ pub enum PortError {
     },
 }
 
-/// Hands out ports, none twice.
-#[derive(Debug, Default)]
+/// Hands out ports, none twice, and holds the claims on them until it is dropped.
+#[derive(Debug)]
 pub struct Ports {
-    given: BTreeSet<u16>,
+    claims: BTreeMap<u16, unix::UnixListener>,
     next_inner: u16,
 }
 
@@ -53,7 +55,7 @@ impl Ports {
     pub fn new(seed: u64) -> Self {
         let span = u64::from(INNER_LAST - INNER_FIRST);
         let offset = u16::try_from(seed % span).expect("a remainder of a u16 is a u16");
-        Self { given: BTreeSet::new(), next_inner: INNER_FIRST + offset }
+        Self { claims: BTreeMap::new(), next_inner: INNER_FIRST + offset }
     }
 
     /// Exactly this port.
@@ -89,13 +91,24 @@ impl Ports {
     }
 
     fn take(&mut self, port: u16) -> bool {
-        !self.given.contains(&port) && is_free(port) && self.given.insert(port)
+        if self.claims.contains_key(&port) {
+            return false;
+        }
+        let Some(claim) = claim(port) else { return false };
+        is_free(port) && self.claims.insert(port, claim).is_none()
     }
 }
 
 /// A port of this machine's loopback interface.
 pub fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Claims a port among all labs: a name that the kernel gives to one process at a time, within the same network
+/// namespace as the port itself, and takes back when that process ends (unix(7), abstract sockets).
+fn claim(port: u16) -> Option<unix::UnixListener> {
+    let name = unix::SocketAddr::from_abstract_name(format!("isles-port-{port}")).ok()?;
+    unix::UnixListener::bind_addr(&name).ok()
 }
 
 fn is_free(port: u16) -> bool {
@@ -141,6 +154,15 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let error = Ports::new(0).exactly(port).unwrap_err().to_string();
         assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn a_port_that_another_lab_has_picked_but_not_opened_yet_is_stepped_over() {
+        let mut first = Ports::new(77);
+        let port = first.inner().unwrap();
+        assert_ne!(Ports::new(77).inner().unwrap(), port);
+        drop(first);
+        assert_eq!(Ports::new(77).inner().unwrap(), port);
     }
 
     #[test]
