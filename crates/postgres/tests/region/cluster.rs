@@ -62,12 +62,13 @@ fn give_away(path: &Path) {
     }
 }
 
-/// A data directory made once per test binary; each cluster starts from a copy.
+/// A data directory made once and kept for the next run; each cluster starts from a copy of it.
 fn template() -> &'static Path {
-    static TEMPLATE: OnceLock<tempfile::TempDir> = OnceLock::new();
-    TEMPLATE
-        .get_or_init(|| {
-            let dir = tempfile::Builder::new().prefix("isles-pg").tempdir_in("/tmp").unwrap();
+    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
+        let kept = std::env::temp_dir().join("isles-test-initdb-15");
+        if !kept.exists() {
+            let dir = tempfile::Builder::new().prefix("isles-initdb").tempdir().unwrap();
             give_away(dir.path());
             let done = as_account(&format!("{BIN}/initdb"))
                 .args(["-U", "isles", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-A", "trust", "-D"])
@@ -75,9 +76,13 @@ fn template() -> &'static Path {
                 .output()
                 .unwrap();
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-            dir
-        })
-        .path()
+            // Another test may have been faster: then its directory serves.
+            if std::fs::rename(dir.path(), &kept).is_ok() {
+                let _ = dir.keep();
+            }
+        }
+        kept
+    })
 }
 
 pub struct Cluster {
