@@ -121,9 +121,18 @@ pub(crate) fn turn(
     let ahead = (best.epoch, best.position) > (own_rank.epoch, own_rank.position);
     let count = u32::try_from(better.len()).unwrap_or(BETTER_MAX).min(BETTER_MAX);
     Ok(Turn {
-        after: config.patience * count,
+        after: config.patience * count + slower_than_planned(config, view, &better).min(config.ttl / 2),
         because: if ahead { Because::PeerIsAhead } else { Because::PeerIsPreferred },
     })
+}
+
+/// By how much the slowest of the better candidates is farther away now than planned: its put will be as late.
+fn slower_than_planned(config: &HelmConfig, view: &View, better: &[(Rank, &RegionReport)]) -> Duration {
+    let excess = better.iter().filter_map(|(_, peer)| {
+        let planned = config.rtts.get(&peer.region).copied().unwrap_or_default();
+        Some(view.peers.get(&peer.region)?.rtt?.saturating_sub(planned))
+    });
+    excess.max().unwrap_or_default()
 }
 
 /// The region that the last holder named.

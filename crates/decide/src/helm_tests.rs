@@ -239,6 +239,18 @@ fn a_candidate_gives_way_to_better_ones_for_a_while() {
 }
 
 #[test]
+fn a_better_candidate_that_has_become_slow_is_given_the_time_it_needs() {
+    let mut slow = peer("us", 1, following(60));
+    if let Fact::Peer { rtt, .. } = &mut slow {
+        *rtt = ms(380);
+    }
+    let claims =
+        |millis| verdict("ap", following(50), held("eu", 1, 3), vec![slow.clone()], millis).lease.is_some();
+    assert!(!claims(1_500 + 400 + 299), "380 ms instead of the planned 80");
+    assert!(claims(1_500 + 400 + 300));
+}
+
+#[test]
 fn an_unfit_copy_never_claims() {
     let check = |own, because| {
         let decision = verdict("us", own, held("eu", 2, 3), vec![], 9_000);

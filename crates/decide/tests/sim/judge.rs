@@ -67,6 +67,11 @@ impl Judge {
         self.acknowledged.contains(&write)
     }
 
+    /// When the last acknowledgement left.
+    pub(crate) fn last_acknowledged_at(&self) -> Micros {
+        self.last_acknowledged_at
+    }
+
     /// The first violation counts; what follows may follow from it.
     pub(crate) fn fail(&mut self, at: Micros, invariant: &'static str, text: impl FnOnce() -> String) {
         if self.violation.is_none() {

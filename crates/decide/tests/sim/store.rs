@@ -111,7 +111,10 @@ impl World {
     /// I3: when nothing has begun or ended for a while, the region that takes the right holds every acknowledged
     /// write that some other region holds which could have taken it as well.
     fn check_choice(&mut self, region: usize) {
-        let quiet = self.now >= self.disturbed_at + 1_200 * MS;
+        // Because reports are some 400 ms old, what was written just before the right lapsed is not compared: to wait
+        // for newer ones would cost every takeover that long.
+        let written = self.judge.last_acknowledged_at();
+        let quiet = self.now >= (self.disturbed_at + 1_200 * MS).max(written + 500 * MS);
         if self.setup.loss > 0.001 || !self.setup.watched || !quiet {
             return;
         }
@@ -125,6 +128,7 @@ impl World {
             let could = agent.stalled_until <= self.now
                 && agent.helm.as_ref().is_some_and(|helm| !helm.report().draining)
                 && self.lease_age(other) + tolerance >= age
+                && self.hears(region, other)
                 && ends.iter().all(|end| self.net.connected(End::Region(other), *end))
                 && database.up
                 && whole
@@ -143,6 +147,14 @@ impl World {
         let agent = &self.agents[region];
         let changed = agent.helm.as_ref().and_then(Helm::lease).map(|(_, changed)| changed);
         changed.map_or(Duration::ZERO, |changed| agent.clock.read(self.now).since(changed))
+    }
+
+    /// Whether a peer's probes are answered: one that answers too late is silent, and nobody waits for it.
+    fn hears(&self, region: usize, other: usize) -> bool {
+        let agent = &self.agents[region];
+        let peers = agent.helm.as_ref().map(|helm| helm.peers(agent.clock.read(self.now)));
+        let peer = peers.and_then(|peers| peers.get(self.setup.name(other)).cloned());
+        peer.is_some_and(|peer| peer.report.is_some() && peer.age < Duration::from_millis(600))
     }
 
     /// I3: a right that is handed over because somebody asked goes to a region that has all that the writer has.
