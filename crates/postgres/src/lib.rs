@@ -12,6 +12,7 @@ mod follow;
 pub mod gate;
 mod lag;
 pub mod ledger;
+mod lineage;
 mod link;
 mod measure;
 mod preflight;
