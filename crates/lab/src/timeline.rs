@@ -80,8 +80,9 @@ pub struct Watched {
     leases: BTreeMap<Epoch, Lease>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Lease {
+    holder: RegionName,
     first: Moment,
     renewed: Option<Moment>,
     released: Option<Moment>,
@@ -98,7 +99,7 @@ impl Watched {
 
     /// Notes the lease key as an agent saw it, and when it last changed.
     pub fn lease(&mut self, key: &LeaseKey, changed: Moment) {
-        let new = Lease { first: changed, renewed: None, released: None };
+        let new = Lease { holder: key.holder.clone(), first: changed, renewed: None, released: None };
         let lease = self.leases.entry(key.epoch).or_insert(new);
         lease.first = lease.first.min(changed);
         match key.state {
@@ -196,20 +197,23 @@ fn noticed(told: &Told<'_>) -> Option<Event> {
     Some((all?.into_iter().max()?, "edges noticed", None))
 }
 
+/// The end of the right that was held when the fault struck, and every right claimed after it.
 fn lease(told: &Told<'_>) -> Vec<Event> {
     let leases = &told.watched.leases;
-    let claimed = leases.range(told.before.next()..).next().map(|(_, lease)| lease.first);
-    let Some(before) = leases.get(&told.before) else {
-        return claimed.map(|at| (at, "lease claimed", None)).into_iter().collect();
-    };
-    let ended = match (before.released, before.renewed) {
-        (Some(released), _) => Some((released, "lease given back", None)),
-        (None, Some(renewed)) if claimed.is_some() => {
+    let mut events: Vec<Event> = leases
+        .range(told.before.next()..)
+        .map(|(_, lease)| (lease.first, "lease claimed", Some(lease.holder.clone())))
+        .collect();
+    let before = leases.get(&told.before);
+    let ended = match before.map(|before| (before.released, before.renewed)) {
+        Some((Some(released), _)) => Some((released, "lease given back", None)),
+        Some((None, Some(renewed))) if !events.is_empty() => {
             Some((renewed.plus(told.lease_ttl), "lease expired", None))
         }
-        (None, _) => None,
+        Some((None, Some(_) | None)) | None => None,
     };
-    ended.into_iter().chain(claimed.map(|at| (at, "lease claimed", None))).collect()
+    events.extend(ended);
+    events
 }
 
 fn writes(told: &Told<'_>) -> Vec<Event> {

@@ -14,9 +14,11 @@ use super::{
 use crate::report::Distance;
 
 /// Round trips that one measurement takes the median of.
-const TRIPS: usize = 9;
-/// How often a distance that is off is measured again: a busy machine makes a trip longer, and not for long.
-const MEASUREMENTS_MAX: usize = 5;
+const TRIPS: usize = 11;
+/// How often a distance that is off is measured again: a busy machine makes a trip longer, and not for ever.
+const MEASUREMENTS_MAX: usize = 12;
+/// Pause before measuring again.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How long one trip may take.
 const TRIP_WAIT: Duration = Duration::from_secs(5);
 /// What the agents are asked for; small, and the same near and far.
@@ -26,7 +28,10 @@ const PATH: &str = "/v1/status";
 pub(super) async fn measure(ground: &Ground) -> Vec<Distance> {
     let mut distances = Vec::new();
     for mut distance in ground.distances() {
-        for _ in 0..MEASUREMENTS_MAX {
+        for again in 0..MEASUREMENTS_MAX {
+            if again > 0 {
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
             distance.measured = measure_one(ground, &distance).await;
             if distance.holds() {
                 break;
@@ -37,29 +42,31 @@ pub(super) async fn measure(ground: &Ground) -> Vec<Distance> {
     distances
 }
 
-/// The median trip over the link, less the median trip without it.
+/// The median of what a trip over the link takes longer than the same trip without it, made right after it.
 async fn measure_one(ground: &Ground, distance: &Distance) -> Option<Duration> {
     let near = ground.place(&distance.from).ok()?;
     let far = ground.place(&distance.to).ok()?;
-    let over_link = near.peers.get(&far.region)?.control;
-    let with = median_trip(over_link).await?;
-    let without = median_trip(far.control).await?;
-    Some(with.saturating_sub(without))
+    let mut over_link = opened(near.peers.get(&far.region)?.control).await?;
+    let mut without = opened(far.control).await?;
+    let mut longer = Vec::with_capacity(TRIPS);
+    for _ in 0..TRIPS {
+        longer.push(trip(&mut over_link).await?.saturating_sub(trip(&mut without).await?));
+    }
+    longer.sort_unstable();
+    longer.get(TRIPS / 2).copied()
 }
 
-async fn median_trip(address: SocketAddr) -> Option<Duration> {
+/// A connection whose set-up is over: the first trip has waited for it.
+async fn opened(address: SocketAddr) -> Option<Connection> {
     let mut connection = Connection::open(address, TRIP_WAIT).await.ok()?;
-    let mut trips = Vec::with_capacity(TRIPS);
-    // The first trip waits for the connection to be set up.
-    for trip in 0..=TRIPS {
-        let sent = Instant::now();
-        let Answered::Served = connection.ask("GET", PATH, Bytes::new(), TRIP_WAIT).await else {
-            return None;
-        };
-        if trip > 0 {
-            trips.push(sent.elapsed());
-        }
+    trip(&mut connection).await?;
+    Some(connection)
+}
+
+async fn trip(connection: &mut Connection) -> Option<Duration> {
+    let sent = Instant::now();
+    match connection.ask("GET", PATH, Bytes::new(), TRIP_WAIT).await {
+        Answered::Served => Some(sent.elapsed()),
+        Answered::Unsent | Answered::Failed => None,
     }
-    trips.sort_unstable();
-    trips.get(TRIPS / 2).copied()
 }
