@@ -6,15 +6,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use isles_model::RegionName;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::ports;
+use crate::{ports, sock_diag};
 
 /// Which process belongs to which region just now.
 #[derive(Debug, Clone, Default)]
@@ -56,8 +55,11 @@ fn link_for(
     links: &BTreeMap<RegionName, SocketAddr>,
     owners: &Owners,
 ) -> Option<SocketAddr> {
-    let here = inbound.local_addr().ok()?;
-    let inode = inode_of(&fs::read_to_string("/proc/net/tcp").ok()?, from, here)?;
+    let (SocketAddr::V4(from), SocketAddr::V4(here)) = (from, inbound.local_addr().ok()?) else {
+        return None;
+    };
+    // Because this thread carries every link, it must not read the table of all sockets of the machine.
+    let inode = sock_diag::inode_of(from, here).ok()?;
     links.get(&owners.of(inode)?).copied()
 }
 
@@ -65,23 +67,6 @@ async fn pass(mut inbound: TcpStream, link: SocketAddr) {
     let Ok(mut outbound) = TcpStream::connect(link).await else { return };
     let _ = (inbound.set_nodelay(true), outbound.set_nodelay(true));
     let _ = tokio::io::copy_bidirectional(&mut inbound, &mut outbound).await;
-}
-
-/// Finds the socket whose own end is `local` and whose other end is `remote` in the text of `/proc/net/tcp`.
-fn inode_of(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
-    let (local, remote) = (as_in_proc(local)?, as_in_proc(remote)?);
-    table.lines().skip(1).find_map(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let ends = (fields.next()? == local, fields.next()? == remote);
-        (ends == (true, true)).then(|| fields.nth(6)?.parse().ok())?
-    })
-}
-
-/// An IPv4 address as `/proc/net/tcp` writes it: the four bytes as one number of this machine's byte order.
-fn as_in_proc(address: SocketAddr) -> Option<String> {
-    let SocketAddr::V4(address) = address else { return None };
-    let ip: &Ipv4Addr = address.ip();
-    Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port()))
 }
 
 #[cfg(test)]

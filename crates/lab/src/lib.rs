@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod processes;
 pub mod report;
 pub mod requirements;
+mod sock_diag;
 pub mod status;
 pub mod supervisor;
 pub mod table;

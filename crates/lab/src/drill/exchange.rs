@@ -56,6 +56,18 @@ impl Connection {
 
     /// Sends a request and reads its whole answer; 2xx and 3xx are served.
     pub(super) async fn ask(&mut self, method: &str, path: &str, body: Bytes, within: Duration) -> Answered {
+        self.read(method, path, body, within).await.0
+    }
+
+    /// `GET path`: the body of an answer that is served.
+    pub(super) async fn get(&mut self, path: &str, within: Duration) -> Option<Bytes> {
+        match self.read("GET", path, Bytes::new(), within).await {
+            (Answered::Served, body) => Some(body),
+            (Answered::Unsent | Answered::Failed, _) => None,
+        }
+    }
+
+    async fn read(&mut self, method: &str, path: &str, body: Bytes, within: Duration) -> (Answered, Bytes) {
         let request = hyper::Request::builder()
             .method(method)
             .uri(path)
@@ -63,17 +75,20 @@ impl Connection {
             .header("user-agent", "isles drill")
             .header("content-type", "application/json")
             .body(Full::new(body));
-        let Ok(request) = request else { return Answered::Failed };
+        let Ok(request) = request else { return (Answered::Failed, Bytes::new()) };
         let exchange = async {
             let answer = match self.sender.send_request(request).await {
                 Ok(answer) => answer,
-                Err(error) if error.is_canceled() => return Answered::Unsent,
-                Err(_) => return Answered::Failed,
+                Err(error) if error.is_canceled() => return (Answered::Unsent, Bytes::new()),
+                Err(_) => return (Answered::Failed, Bytes::new()),
             };
             let fine = answer.status().is_success() || answer.status().is_redirection();
             let read = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-            if fine && read.is_ok() { Answered::Served } else { Answered::Failed }
+            match read {
+                Ok(body) if fine => (Answered::Served, body.to_bytes()),
+                Ok(_) | Err(_) => (Answered::Failed, Bytes::new()),
+            }
         };
-        tokio::time::timeout(within, exchange).await.unwrap_or(Answered::Failed)
+        tokio::time::timeout(within, exchange).await.unwrap_or((Answered::Failed, Bytes::new()))
     }
 }
