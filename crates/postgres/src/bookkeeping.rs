@@ -49,6 +49,11 @@ CREATE TABLE IF NOT EXISTS isles.source_column (
     changed_by text NOT NULL,
     PRIMARY KEY (table_oid, column_number)
 );
+CREATE TABLE IF NOT EXISTS isles.schema_dump (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    fingerprint text NOT NULL,
+    dump text NOT NULL
+);
 REVOKE ALL ON SCHEMA isles FROM PUBLIC;";
 
 /// The one row of `isles.node`.

@@ -7,7 +7,9 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::{error::DatabaseError, follow::Follower, promote, publish, rebuild, run::World, slots};
+use crate::{
+    error::DatabaseError, follow::Follower, promote, publish, rebuild, run::World, schema::laid_out, slots,
+};
 
 /// Pause before failed work is tried again: at first, and at most (it doubles).
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -117,6 +119,7 @@ impl Worker {
         loop {
             publish::keep(&own, &config.exclude_tables, &self.world.findings).await?;
             slots::tidy(&own, config.peers.keys()).await?;
+            laid_out::lay_out(&own, &config.database).await?;
             sleep(PUBLISH_EVERY).await;
         }
     }

@@ -44,8 +44,12 @@ pub(crate) enum Source<'a> {
 
 /// Runs `pg_dump` and splits what it says.
 pub(crate) async fn read(config: &DatabaseConfig, source: Source<'_>) -> Result<Vec<Entry>, DatabaseError> {
-    let text = within(DUMP_MAX, "reading a schema with pg_dump", dump(config, &source)).await?;
-    Ok(split(&text))
+    Ok(split(&text(config, source).await?))
+}
+
+/// Runs `pg_dump` and gives what it says.
+pub(crate) async fn text(config: &DatabaseConfig, source: Source<'_>) -> Result<String, DatabaseError> {
+    within(DUMP_MAX, "reading a schema with pg_dump", dump(config, &source)).await
 }
 
 async fn dump(config: &DatabaseConfig, source: &Source<'_>) -> Result<String, DatabaseError> {
