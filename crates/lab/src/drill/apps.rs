@@ -11,7 +11,6 @@ use super::{
     history::{Outcome, Read, Reader, Write},
     record::Record,
     session::{Login, Session, SessionError},
-    table,
 };
 
 /// Writers in each region.
@@ -44,7 +43,7 @@ async fn write_on(place: Place, client: u32, within: Duration, record: Arc<Recor
     while record.turn(begun, pace).await {
         (begun, pace) = (record.now(), WRITE_PACE);
         let number = record.numbers.next();
-        let outcome = line.attempt(&table::insert(number, client, &place.region), within).await;
+        let outcome = line.attempt(&record.table.insert(number, client, &place.region), within).await;
         let write = Write { number, via: place.region.clone(), begun, ended: record.now(), outcome };
         record.history().writes.push(write);
     }
@@ -52,7 +51,7 @@ async fn write_on(place: Place, client: u32, within: Duration, record: Arc<Recor
 
 async fn read_on(place: Place, within: Duration, record: Arc<Record>) {
     let mut line = Line { login: place.reader_through_gate(), session: None };
-    let sql = format!("SELECT max(number) FROM {}", table::NAME);
+    let sql = record.table.read();
     let mut begun: Moment = record.now();
     while record.turn(begun, READ_PACE).await {
         begun = record.now();

@@ -12,7 +12,7 @@ use super::{
     overlap::Try,
     record::Record,
     session::{Session, SessionError},
-    table,
+    table::Table,
 };
 
 /// From the begin of one try to the next.
@@ -28,7 +28,7 @@ pub(super) fn start(ground: &Ground, record: &Arc<Record>, tasks: &mut JoinSet<(
 }
 
 async fn try_on(place: Place, record: Arc<Record>) {
-    let mut prober = Prober { place, admin: None, app: None };
+    let mut prober = Prober { place, table: record.table.clone(), admin: None, app: None };
     let mut begun = record.now();
     while record.pause(begun, PACE).await {
         begun = record.now();
@@ -39,6 +39,7 @@ async fn try_on(place: Place, record: Arc<Record>) {
 
 struct Prober {
     place: Place,
+    table: Table,
     admin: Option<Session>,
     app: Option<Session>,
 }
@@ -47,7 +48,8 @@ impl Prober {
     async fn accepts(&mut self) -> bool {
         // Because a session that was let in may outlive the door, it is tried whatever the catalogue says.
         if let Some(app) = self.app.take_if(|app| !app.is_closed()) {
-            let accepted = app.send(&table::insert_and_roll_back(&self.place.region), TRY_WAIT).await.is_ok();
+            let accepted =
+                app.send(&self.table.insert_and_roll_back(&self.place.region), TRY_WAIT).await.is_ok();
             self.app = accepted.then_some(app);
             return accepted;
         }
@@ -55,7 +57,7 @@ impl Prober {
             return false;
         }
         let Ok(app) = Session::open(&self.place.app_past_gates(), TRY_WAIT).await else { return false };
-        let accepted = app.send(&table::insert_and_roll_back(&self.place.region), TRY_WAIT).await.is_ok();
+        let accepted = app.send(&self.table.insert_and_roll_back(&self.place.region), TRY_WAIT).await.is_ok();
         self.app = accepted.then_some(app);
         accepted
     }

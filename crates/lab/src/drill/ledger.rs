@@ -4,24 +4,22 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde_json::Value;
 
-use super::table;
-
 /// The most of a ledger that is read, in bytes.
 const LEDGER_BYTES_MAX: u64 = 256 << 20;
 
-/// Which of these numbered writes the ledger holds. A region without a ledger has nothing to tell.
-pub(super) fn holds(path: &Path, lost: &BTreeSet<u64>) -> BTreeSet<u64> {
+/// Which of these numbered writes of a table the ledger holds. A region without a ledger has nothing to tell.
+pub(super) fn holds(path: &Path, table: &str, lost: &BTreeSet<u64>) -> BTreeSet<u64> {
     use std::io::Read as _;
     let mut text = Vec::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(LEDGER_BYTES_MAX).read_to_end(&mut text));
     if read.is_err() || lost.is_empty() {
         return BTreeSet::new();
     }
-    found(&String::from_utf8_lossy(&text), lost)
+    found(&String::from_utf8_lossy(&text), table, lost)
 }
 
-fn found(ledger: &str, lost: &BTreeSet<u64>) -> BTreeSet<u64> {
-    let ours = ledger.lines().filter(|line| line.contains(table::NAME));
+fn found(ledger: &str, table: &str, lost: &BTreeSet<u64>) -> BTreeSet<u64> {
+    let ours = ledger.lines().filter(|line| line.contains(table));
     let mut numbers = BTreeSet::new();
     for line in ours.filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         collect(&line, &mut numbers);
@@ -52,11 +50,14 @@ mod tests {
 
     #[test]
     fn a_lost_write_is_found_in_the_ledger_and_another_tables_number_is_not() {
-        let ledger = r#"{"table":"public.isles_drill_writes","row":{"number":"17","client":"1"}}
-{"table":"public.isles_drill_writes","row":{"number":18}}
+        let ledger = r#"{"table":"public.isles_drill_writes_1f","row":{"number":"17","client":"1"}}
+{"table":"public.isles_drill_writes_1f","row":{"number":18}}
 {"table":"public.orders","row":{"number":19}}
-not a line of JSON about isles_drill_writes
+not a line of JSON about isles_drill_writes_1f
 "#;
-        assert_eq!(found(ledger, &BTreeSet::from([17, 19, 20])), BTreeSet::from([17]));
+        assert_eq!(
+            found(ledger, "isles_drill_writes_1f", &BTreeSet::from([17, 19, 20])),
+            BTreeSet::from([17])
+        );
     }
 }

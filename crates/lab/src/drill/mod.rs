@@ -37,6 +37,7 @@ use crate::{
 };
 use ground::Ground;
 use record::{Numbers, Stopwatch};
+use table::Table;
 use verdict::{Judged, judge};
 
 /// What is broken.
@@ -110,15 +111,15 @@ pub async fn drill(lab: &Client, orders: &Orders, watcher: &Watcher) -> Result<R
     step("measuring the distances");
     let distances = distance::measure(&ground).await;
     step("making the table of numbered writes, and waiting until every region has it");
-    let numbers = Numbers::default();
+    let (table, numbers) = (Table::new(), Numbers::default());
     let place = ground.place(&writer.region)?;
-    let prepared = prepare(&ground, place, &numbers).await;
+    let prepared = prepare(&ground, place, &table, &numbers).await;
     let done = match prepared {
-        Ok(()) => runs(&ground, orders, &numbers, watcher).await,
+        Ok(()) => runs(&ground, orders, &table, &numbers, watcher).await,
         Err(error) => Err(error),
     };
     // Because what a failed drill leaves behind would hinder the next one, the table goes either way.
-    let discarded = table::discard(place).await;
+    let discarded = table::discard_all(place).await;
     let judged = done?;
     discarded?;
     let (verdict, because) = judge(&judged, &ground.topology.objectives, &distances);
@@ -157,21 +158,27 @@ pub async fn mend(lab: &Client) -> Result<(), DrillError> {
     let ground = Ground::survey(lab).await?;
     let up = |place: &&ground::Place| state.regions.iter().any(|one| one.region == place.region && !one.held);
     match ground.places.iter().find(up) {
-        Some(place) => table::discard(place).await,
+        Some(place) => table::discard_all(place).await,
         None => Ok(()),
     }
 }
 
-async fn prepare(ground: &Ground, place: &ground::Place, numbers: &Numbers) -> Result<(), DrillError> {
-    table::make(place).await?;
+async fn prepare(
+    ground: &Ground,
+    place: &ground::Place,
+    table: &Table,
+    numbers: &Numbers,
+) -> Result<(), DrillError> {
+    table.make(place).await?;
     let number = numbers.next();
-    table::mark(place, number).await?;
-    table::until_replicated(ground, number).await
+    table.mark(place, number).await?;
+    table.until_replicated(ground, number).await
 }
 
 async fn runs(
     ground: &Ground,
     orders: &Orders,
+    table: &Table,
     numbers: &Numbers,
     watcher: &Watcher,
 ) -> Result<Vec<Judged>, DrillError> {
@@ -179,7 +186,7 @@ async fn runs(
     let watch = Stopwatch::start();
     for number in 1..=orders.repeat.max(1) {
         let step = |doing: &str| watcher(Progress::Step { run: number, doing: doing.to_owned() });
-        let one = run::run(ground, orders, watch, numbers, &step).await?;
+        let one = run::run(ground, orders, watch, table, numbers, &step).await?;
         watcher(Progress::Told { run: number, timeline: one.run.timeline.clone() });
         judged.push(one);
     }

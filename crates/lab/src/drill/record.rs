@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     history::History,
     overlap::{Tries, Try},
+    table::Table,
 };
 use crate::timeline::Watched;
 
@@ -47,6 +48,7 @@ impl Numbers {
 /// What the clients of one run share.
 pub(super) struct Record {
     pub(super) watch: Stopwatch,
+    pub(super) table: Table,
     pub(super) numbers: Numbers,
     pub(super) stop: CancellationToken,
     calm: AtomicBool,
@@ -56,9 +58,10 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(watch: Stopwatch, numbers: Numbers) -> Arc<Self> {
+    pub(super) fn new(watch: Stopwatch, table: Table, numbers: Numbers) -> Arc<Self> {
         Arc::new(Self {
             watch,
+            table,
             numbers,
             stop: CancellationToken::new(),
             calm: AtomicBool::new(false),

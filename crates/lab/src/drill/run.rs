@@ -12,7 +12,8 @@ use super::{
     history::{Fault, History, Outcome, Reader, STEADY},
     ledger, overlap,
     record::{Numbers, Record, Stopwatch},
-    table, users,
+    table::Table,
+    users,
     verdict::Judged,
     watch, whole_ms,
 };
@@ -40,12 +41,13 @@ pub(super) async fn run(
     ground: &Ground,
     orders: &Orders,
     watch: Stopwatch,
+    table: &Table,
     numbers: &Numbers,
     step: &(impl Fn(&str) + Sync),
 ) -> Result<Judged, DrillError> {
     let writer = ground.until_well().await?;
     let region = orders.region.clone().unwrap_or_else(|| writer.region.clone());
-    let record = Record::new(watch, numbers.clone());
+    let record = Record::new(watch, table.clone(), numbers.clone());
     let mut clients = JoinSet::new();
     apps::start(ground, &record, &mut clients);
     users::start(ground, &orders.paths, &record, &mut clients);
@@ -247,13 +249,14 @@ impl<S: Fn(&str) + Sync> Attempt<'_, S> {
     async fn count(&self, fault: &Fault, marks: Vec<Mark>) -> Result<Judged, DrillError> {
         (self.step)("counting acknowledged writes");
         let writer = self.ground.until_well().await?;
-        let kept = table::kept(self.ground.place(&writer.region)?).await?;
-        let settled = table::until_settled(self.ground, &kept).await;
+        let kept = self.record.table.kept(self.ground.place(&writer.region)?).await?;
+        let settled = self.record.table.until_settled(self.ground, &kept).await;
         let history = self.record.history();
         let watched = self.record.watched();
         let lost = history.lost(&kept);
         let numbers: BTreeSet<u64> = lost.keys().copied().collect();
-        let recovered = ledger::holds(&self.ground.place(&fault.region)?.ledger, &numbers);
+        let recovered =
+            ledger::holds(&self.ground.place(&fault.region)?.ledger, self.record.table.name(), &numbers);
         let promoted = watched.promoted(self.writer.epoch);
         let told = Told {
             fault,
