@@ -11,4 +11,5 @@ pub mod probe;
 pub mod steer;
 mod wiring;
 
-pub use wiring::{AgentError, run};
+pub use isles_postgres::ledger;
+pub use wiring::{AgentError, LEDGER_FILE, run};

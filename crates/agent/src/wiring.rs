@@ -38,6 +38,8 @@ use crate::{
     steer::{FACTS_WAITING_MAX, Steering},
 };
 
+/// The ledger of writes that only this region held, in the agent's data directory.
+pub const LEDGER_FILE: &str = "ledger.jsonl";
 /// Lease orders that may wait for the driver.
 const ORDERS_WAITING_MAX: usize = 4;
 /// How long a stopping agent waits for its right to write to be given back.
@@ -127,7 +129,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
         meter: counted.clone(),
         clock: clock::clock(),
         started,
-        stranded,
+        stranded: stranded.clone(),
     };
     let driver = lease::Driver {
         store: store.clone(),
@@ -138,8 +140,20 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     };
     let steered = steer_on_its_own_thread(steering, driver, orders_seen)?;
 
-    let parts =
-        Parts { config, ports, rtts, store, meter, counted, facts, plan, report_seen, snapshots, findings };
+    let parts = Parts {
+        config,
+        ports,
+        rtts,
+        store,
+        meter,
+        counted,
+        facts,
+        plan,
+        report_seen,
+        snapshots,
+        findings,
+        stranded,
+    };
     let ended = parts.run_until(stop).await;
     // The last sender of facts is gone, so the steering loop ends by itself.
     let _ = tokio::time::timeout(DRAIN_DEADLINE, steered).await;
@@ -209,6 +223,7 @@ struct Parts {
     report_seen: watch::Receiver<RegionReport>,
     snapshots: mpsc::Sender<oneshot::Sender<Snapshot>>,
     findings: Findings,
+    stranded: Arc<AtomicU64>,
 }
 
 impl Parts {
@@ -259,6 +274,7 @@ impl Parts {
             report_seen,
             snapshots,
             findings,
+            stranded,
         } = self;
         let AgentConfig {
             region,
@@ -321,7 +337,8 @@ impl Parts {
             database,
             peers: addresses(|peer| peer.database),
             exclude_tables: topology.database.exclude_tables.clone(),
-            ledger_path: data_dir.join("ledger.jsonl"),
+            ledger_path: data_dir.join(LEDGER_FILE),
+            stranded,
         };
         let postgres = isles_postgres::run(
             postgres,

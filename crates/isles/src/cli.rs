@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Report(commands::report::Args),
     /// Run the agent of one region in the foreground.
     Agent(commands::agent::Args),
+    /// Show the writes that only one region held when it lost the right to write.
+    Ledger(commands::ledger::Args),
     /// Make the decisions of an agent's journal again.
     Replay(commands::replay::Args),
     /// Become another program that ends with this process's parent.

@@ -11,6 +11,7 @@ use std::{
     io::{BufRead, BufReader, BufWriter, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use isles_model::{Epoch, Lsn, RegionName};
@@ -65,7 +66,9 @@ pub struct LoneWrite {
 }
 
 /// Reads a ledger from its beginning; a line cut short by a crash ends it. No file is an empty ledger.
-pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<LoneWrite, DatabaseError>>, DatabaseError> {
+pub fn read(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<LoneWrite, DatabaseError>> + use<>, DatabaseError> {
     let lines = match File::open(path) {
         Ok(file) => Some(BufReader::new(file)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -78,6 +81,15 @@ pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<LoneWrite, Databa
 /// How many writes a ledger holds.
 pub fn count(path: &Path) -> Result<u64, DatabaseError> {
     read(path)?.try_fold(0, |sum: u64, write| write.map(|_| sum + 1))
+}
+
+/// Brings a shared count up to date, without holding up the caller's thread. An unreadable ledger leaves it as it is:
+/// whoever next writes to the ledger will say why.
+pub(crate) async fn tally(path: &Path, count_shown: &AtomicU64) {
+    let path = path.to_owned();
+    if let Ok(Ok(held)) = tokio::task::spawn_blocking(move || count(&path)).await {
+        count_shown.store(held, Ordering::Relaxed);
+    }
 }
 
 struct Reader {

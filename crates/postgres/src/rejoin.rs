@@ -4,7 +4,7 @@
 //! from is still here: what lies behind that position is ours alone. It goes into the ledger. Where no slot
 //! reaches back that far, the whole database is set aside under another name instead of being dropped.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use isles_model::{Lsn, Metric};
 use tokio_postgres::types::PgLsn;
@@ -96,18 +96,19 @@ pub(crate) async fn keep_lone_writes(
         }
         reached = last;
     }
-    report(world, node, kept);
+    report(world, node, kept).await;
     let nothing = ledger.recorded(epoch, region).is_none() && kept == 0;
     Ok(if nothing { Kept::Nothing } else { Kept::Writes })
 }
 
-fn report(world: &World, node: &Node, kept: u64) {
+async fn report(world: &World, node: &Node, kept: u64) {
     let epoch = node.lineage.epoch;
     info!(%epoch, kept, "Listed the writes that only this region held.");
     if kept > 0 {
         world.meter.add(Metric::StrandedWrites, &[], kept);
     }
-    let total = ledger::count(&world.config.ledger_path).unwrap_or(kept);
+    ledger::tally(&world.config.ledger_path, &world.config.stranded).await;
+    let total = world.config.stranded.load(Ordering::Relaxed).max(kept);
     if total > 0 {
         world.findings.set(
             "ledger",

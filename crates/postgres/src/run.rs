@@ -3,7 +3,12 @@
 //! Four tasks with sessions of their own, so that none delays another: the fence, the probe, the measure of the
 //! writer's log, and the reconciling work (promote, follow, rejoin, carry the schema). Decides nothing.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use isles_model::{
     Because, DatabaseOrder, Epoch, Fact, Meter, Plan, RegionName, config::DatabaseConfig, ids::Clock,
@@ -16,6 +21,7 @@ use crate::{
     error::DatabaseError,
     fence,
     findings::Findings,
+    ledger,
     link::{Link, Purpose},
     measure, probe, reconcile,
 };
@@ -33,6 +39,8 @@ pub struct PostgresConfig {
     pub exclude_tables: Vec<String>,
     /// Where writes that only this region held are kept (JSON lines, mode 0600).
     pub ledger_path: PathBuf,
+    /// How many writes the ledger holds; kept up to date for whoever shows it.
+    pub stranded: Arc<AtomicU64>,
 }
 
 /// What all tasks share.
@@ -75,6 +83,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let span = info_span!("postgres", region = %config.region);
+    ledger::tally(&config.ledger_path, &config.stranded).await;
     let world = Arc::new(World { config, findings, meter, clock, changed: Arc::new(Notify::new()) });
     let (order_in, orders) = watch::channel(Plan::starting().database);
     let (promoted_in, promoted) = watch::channel(None);

@@ -8,6 +8,7 @@ pub(crate) mod drill;
 pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod init;
+pub(crate) mod ledger;
 pub(crate) mod logs;
 pub(crate) mod psql;
 pub(crate) mod replay;
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
         Command::Up(args) => up::run(global, args),
         Command::Down(args) => down::run(global, args),
         Command::Status(args) => status::run(global, args),
+        Command::Ledger(args) => ledger::run(global, args),
         Command::Logs(args) => logs::run(global, args),
         Command::Psql(args) => psql::run(global, args),
         Command::Drill(args) => drill::run(global, args),

@@ -89,6 +89,7 @@ impl Region {
             peers,
             exclude_tables: exclude.iter().map(|table| (*table).to_owned()).collect(),
             ledger_path: cluster.file("ledger.jsonl"),
+            stranded: Arc::default(),
         };
         let begun = Instant::now();
         let (plans, _) = watch::channel(Plan::starting());
