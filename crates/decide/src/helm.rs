@@ -219,5 +219,5 @@ impl Helm {
 }
 
 #[cfg(test)]
-#[path = "helm_tests.rs"]
+#[path = "helm_tests/mod.rs"]
 pub(crate) mod tests;
