@@ -114,7 +114,10 @@ impl Worker {
         promote::promote(&self.world, &mut own, epoch).await?;
         self.promoted.send_replace(Some(epoch));
         self.world.changed.notify_waiters();
-        self.world.findings.clear("order");
+        // What was said of following another region is past.
+        for key in ["order", "apply", "schema", "slot"] {
+            self.world.findings.clear(key);
+        }
         let config = &self.world.config;
         loop {
             publish::keep(&own, &config.exclude_tables, &self.world.findings).await?;

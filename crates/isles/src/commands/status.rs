@@ -92,11 +92,6 @@ fn text(state: &LabState, snapshots: &Snapshots) -> String {
                 for finding in &snapshot.findings {
                     let _ = writeln!(notes, "  {}: {finding}", region.region);
                 }
-                if snapshot.stranded_writes > 0 {
-                    let stranded = snapshot.stranded_writes;
-                    let _ =
-                        writeln!(notes, "  {}: {stranded} stranded writes are in its ledger", region.region);
-                }
             }
             Some(Err(error)) => rows.push(silent(region, error)),
             None => {}
