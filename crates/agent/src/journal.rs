@@ -258,7 +258,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use isles_decide::HelmConfig;
-    use isles_model::{AttemptId, Epoch, LeaseKey, LeaseOutcome, LeaseState, Revision, topology::Pattern};
+    use isles_model::{
+        AttemptId, Epoch, LeaseKey, LeaseOutcome, LeaseState, Revision, Successor, topology::Pattern,
+    };
 
     use super::*;
 
@@ -292,6 +294,9 @@ mod tests {
             holder: "eu-west-1".parse().unwrap(),
             seq: 4,
             state: LeaseState::Held,
+            ttl: SECOND,
+            successor: Successor::Any,
+            unrest: 0,
         };
         let facts = [
             Fact::LeaseStoreSilent,

@@ -9,14 +9,22 @@ use std::{net::TcpListener, path::Path, sync::Arc};
 use etcd::{Member, PATIENCE, store};
 use isles_agent::lease::{Driver, Seen};
 use isles_model::{
-    AttemptId, Epoch, Fact, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision, config::TlsFiles,
-    metric::Uncounted,
+    AttemptId, Epoch, Fact, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision, Successor,
+    config::TlsFiles, metric::Uncounted,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 fn key(holder: &str, epoch: u64, seq: u64) -> LeaseKey {
-    LeaseKey { epoch: Epoch(epoch), holder: holder.parse().unwrap(), seq, state: LeaseState::Held }
+    LeaseKey {
+        epoch: Epoch(epoch),
+        holder: holder.parse().unwrap(),
+        seq,
+        state: LeaseState::Held,
+        ttl: std::time::Duration::from_millis(1500),
+        successor: Successor::Any,
+        unrest: 0,
+    }
 }
 
 fn stored(outcome: &LeaseOutcome) -> Revision {

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, mem, time::Duration};
 
 use isles_model::{
-    Because, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, Fact, LeaseKey, LeaseOrder, LeaseOutcome,
-    LeaseState, Moment, Plan, RegionName, RegionReport, Writes, snapshot::PeerSnapshot,
+    Because, CommitOrder, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, Fact, LeaseKey, LeaseOrder,
+    LeaseOutcome, LeaseState, Moment, Plan, RegionName, RegionReport, Writes, snapshot::PeerSnapshot,
 };
 use serde::{Deserialize, Serialize};
 
@@ -173,7 +173,9 @@ impl Helm {
                 return DatabaseOrder::Fence { because };
             }
             return match self.situation(now).stands(epoch) {
-                Ok(()) | Err(Because::DatabaseDown) => DatabaseOrder::Write { epoch, until },
+                Ok(()) | Err(Because::DatabaseDown) => {
+                    DatabaseOrder::Write { epoch, until, commit: CommitOrder::default() }
+                }
                 Err(because) => DatabaseOrder::Fence { because },
             };
         }

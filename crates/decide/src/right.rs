@@ -3,7 +3,7 @@
 //! When and to whom it is given back is in [`crate::handover`].
 
 use isles_model::{
-    Because, Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Moment, Revision,
+    Because, Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Moment, Revision, Successor,
 };
 
 use crate::{
@@ -207,7 +207,15 @@ impl<'a> Situation<'a> {
     }
 
     fn put_claim(self, epoch: Epoch, seq: u64) -> Step {
-        let value = LeaseKey { epoch, holder: self.config.region.clone(), seq, state: LeaseState::Held };
+        let value = LeaseKey {
+            epoch,
+            holder: self.config.region.clone(),
+            seq,
+            state: LeaseState::Held,
+            ttl: self.config.ttl,
+            successor: Successor::Any,
+            unrest: 0,
+        };
         let put = self.hold.may_put(self.view).then_some((Purpose::Claim, value));
         Step { put, because: Because::Claiming, wake: None }
     }

@@ -241,6 +241,8 @@ fn since(at: Moment, origin: Moment) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use isles_model::Successor;
+
     use super::*;
     use crate::drill::history::{Outcome, Read, Write};
 
@@ -265,7 +267,15 @@ mod tests {
     }
 
     fn key(epoch: u64, state: LeaseState) -> LeaseKey {
-        LeaseKey { epoch: Epoch(epoch), holder: region("eu"), seq: 1, state }
+        LeaseKey {
+            epoch: Epoch(epoch),
+            holder: region("eu"),
+            seq: 1,
+            state,
+            ttl: Duration::from_millis(1500),
+            successor: Successor::Any,
+            unrest: 0,
+        }
     }
 
     fn outage() -> (Fault, History, Watched) {

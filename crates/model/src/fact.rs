@@ -2,7 +2,10 @@
 //!
 //! A fact is an observation, never an intention; what should be is a [`crate::Plan`].
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +113,20 @@ pub struct DatabaseReport {
     pub position: Lsn,
     /// How far a replica is behind its writer; `None` for a writer, or when not known.
     pub lag: Option<Lag>,
+    /// A writer: what it knows of the copies that follow it.
+    #[serde(default)]
+    pub standbys: Standbys,
+}
+
+/// What a writer knows of the copies that follow it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Standbys {
+    /// The regions that every acknowledgement waits for: in force in each process that sends the log.
+    pub required: BTreeSet<RegionName>,
+    /// The end of the own log when that came into force.
+    pub since: Lsn,
+    /// How much of the own log each follower has durably.
+    pub confirmed: BTreeMap<RegionName, Lsn>,
 }
 
 impl DatabaseReport {
@@ -121,6 +138,7 @@ impl DatabaseReport {
             lineage: Lineage::default(),
             position: Lsn::default(),
             lag: None,
+            standbys: Standbys::default(),
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Observers time the key's last *change* on their own clock; the store's own leases are not used.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Epoch, RegionName, Revision};
@@ -17,6 +19,31 @@ pub struct LeaseKey {
     pub seq: u64,
     /// Whether the holder still has it.
     pub state: LeaseState,
+    /// How long the right lasts after this change: holder and observers count the same TTL, whatever they are
+    /// configured with.
+    pub ttl: Duration,
+    /// Who may take over without being told to, when the holder is lost.
+    pub successor: Successor,
+    /// Takeovers in a row without ten quiet minutes between them; a restless right lasts longer.
+    pub unrest: u32,
+}
+
+/// Who may take the right over without being told to.
+///
+/// With `commit: async` any region may. Otherwise the key names the one region that every acknowledged write has
+/// reached, and is changed *before* an acknowledgement counts on another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Successor {
+    /// Any region with a complete copy.
+    Any,
+    /// Only this one: it has every acknowledged write (`commit: remote`), or all but the newest (`bounded`).
+    Only {
+        /// Which.
+        region: RegionName,
+    },
+    /// No one but the holder: its writes are on no other region, as none can be reached.
+    Nobody,
 }
 
 /// Whether the holder still has the right to write.

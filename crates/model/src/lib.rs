@@ -7,6 +7,7 @@ pub mod fact;
 pub mod ids;
 pub mod lease;
 pub mod metric;
+pub mod orders;
 pub mod plan;
 pub mod rtt;
 pub mod snapshot;
@@ -16,12 +17,13 @@ pub mod topology;
 pub use config::AgentConfig;
 pub use fact::{
     AppReport, Copy, DatabaseReport, DatabaseRole, DatabaseState, Fact, Lag, LeaseOutcome, Lineage,
-    RegionReport,
+    RegionReport, Standbys,
 };
 pub use ids::{Epoch, InvalidName, Lsn, Moment, RegionName, Revision};
-pub use lease::{AttemptId, LeaseKey, LeaseOrder, LeaseState};
+pub use lease::{AttemptId, LeaseKey, LeaseOrder, LeaseState, Successor};
 pub use metric::{Label, Meter, Metric};
-pub use plan::{Because, DatabaseOrder, Plan, Serving, Writes};
+pub use orders::{Orders, Transfer, TransferKind};
+pub use plan::{Because, CommitOrder, DatabaseOrder, Plan, Serving, Writes};
 pub use snapshot::Snapshot;
 pub use spec::{Checked, Spec, SpecErrors};
 pub use topology::Topology;

@@ -2,7 +2,7 @@
 //!
 //! Only `decide` makes plans. An actuator never obeys a plan whose epoch is older than one it has seen.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,8 @@ pub enum DatabaseOrder {
         epoch: Epoch,
         /// The end of this right on the agent's own clock; without a newer plan, fence by then.
         until: Moment,
+        /// What an acknowledgement waits for.
+        commit: CommitOrder,
     },
     /// Follow this writer; rejoin first if the own history has left its.
     Follow {
@@ -74,6 +76,16 @@ pub enum DatabaseOrder {
         /// Under which epoch.
         epoch: Epoch,
     },
+}
+
+/// What the acknowledgement of a commit waits for, besides the writer's own disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CommitOrder {
+    /// Each of these regions must have it durably; none: nothing to wait for.
+    pub standbys: BTreeSet<RegionName>,
+    /// `None`: each commit by itself. Otherwise acknowledgements are held only while the oldest commit that one of
+    /// the standbys lacks is older than this.
+    pub bound: Option<Duration>,
 }
 
 /// Whether users may be sent to one region.

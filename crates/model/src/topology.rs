@@ -181,6 +181,9 @@ pub struct Quorum {
     pub etcd: Vec<String>,
     /// How long the right lasts after the last renewal.
     pub lease_ttl: Duration,
+    /// While the lease store is silent, the writer goes on for as long as every other region promises it not to
+    /// take over.
+    pub failsafe: bool,
 }
 
 /// PostgreSQL.
@@ -212,4 +215,9 @@ pub enum Engine {
 pub enum Commit {
     /// When the writer has it on disk.
     Async,
+    /// When the writer has it on disk; but none is acknowledged while the oldest that no other region has is older
+    /// than this.
+    Bounded(Duration),
+    /// When another region has it on disk too.
+    Remote,
 }

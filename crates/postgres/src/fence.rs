@@ -43,7 +43,7 @@ enum Door {
 /// Open only for a promoted epoch that is still ordered and has not run out.
 fn wish(order: &DatabaseOrder, promoted: Option<Epoch>, now: Moment) -> Door {
     match *order {
-        DatabaseOrder::Write { epoch, until } if promoted == Some(epoch) && now < until => {
+        DatabaseOrder::Write { epoch, until, .. } if promoted == Some(epoch) && now < until => {
             Door::Open { epoch, until }
         }
         DatabaseOrder::Write { .. } | DatabaseOrder::Fence { .. } | DatabaseOrder::Follow { .. } => {

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use isles_model::{
-    Copy, DatabaseReport, DatabaseRole, DatabaseState, Fact, Lineage, Lsn, Metric, RegionName,
+    Copy, DatabaseReport, DatabaseRole, DatabaseState, Fact, Lineage, Lsn, Metric, RegionName, Standbys,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -148,6 +148,7 @@ impl Probe {
             lineage: Lineage::default(),
             position: Lsn(end.into()),
             lag: None,
+            standbys: Standbys::default(),
         })
     }
 
@@ -175,7 +176,14 @@ impl Probe {
             DatabaseRole::Replica { .. } | DatabaseRole::Writer { .. } | DatabaseRole::Fenced => None,
         };
         let position = if lineage.wrote { own_end } else { applied };
-        DatabaseReport { state: DatabaseState::Up, role, lineage, position, lag }
+        DatabaseReport {
+            state: DatabaseState::Up,
+            role,
+            lineage,
+            position,
+            lag,
+            standbys: Standbys::default(),
+        }
     }
 
     fn count(&mut self, report: &DatabaseReport) {

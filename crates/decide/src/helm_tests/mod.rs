@@ -4,7 +4,8 @@ mod claim;
 mod hand_over;
 
 use isles_model::{
-    AppReport, AttemptId, Copy, DatabaseState, Epoch, Lag, Lineage, Lsn, Revision, topology::Pattern,
+    AppReport, AttemptId, Copy, DatabaseState, Epoch, Lag, Lineage, Lsn, Revision, Successor,
+    topology::Pattern,
 };
 
 pub(super) use super::*;
@@ -70,7 +71,15 @@ pub(super) fn down() -> DatabaseReport {
 }
 
 pub(super) fn held(holder: &str, epoch: u64, seq: u64) -> LeaseKey {
-    LeaseKey { epoch: Epoch(epoch), holder: name(holder), seq, state: LeaseState::Held }
+    LeaseKey {
+        epoch: Epoch(epoch),
+        holder: name(holder),
+        seq,
+        state: LeaseState::Held,
+        ttl: config(holder).ttl,
+        successor: Successor::Any,
+        unrest: 0,
+    }
 }
 
 pub(super) fn released(holder: &str, epoch: u64, heir: Option<&str>) -> LeaseKey {

@@ -24,6 +24,7 @@ const RTO: Duration = Duration::from_secs(15);
 const MAX_STALENESS: Duration = Duration::from_secs(2);
 const DNS_TTL: Duration = Duration::from_secs(10);
 const HOLD_WRITES: Duration = Duration::from_secs(20);
+const COMMIT_BOUND: Duration = Duration::from_millis(500);
 const PROBE_PATH: &str = "/healthz";
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -72,7 +73,11 @@ pub(super) fn topology(root: &Node) -> Topology {
         },
         service: service(spec.get("services")),
         routing: routing(spec.get("routing"), rto),
-        quorum: Quorum { etcd: quorum.get("etcd").texts(), lease_ttl: Duration::ZERO },
+        quorum: Quorum {
+            etcd: quorum.get("etcd").texts(),
+            lease_ttl: Duration::ZERO,
+            failsafe: quorum.get("failsafe").flag(false),
+        },
         database: database(spec.get("database")),
     };
     // Because these two follow from the distances, which only the topology knows.
@@ -163,8 +168,20 @@ fn database(database: Written<'_>) -> Database {
     Database {
         engine: database.get("engine").choice(Engine::Postgres),
         version: database.get("version").literal(),
-        commit: database.get("commit").choice(Commit::Async),
+        commit: commit(database.get("commit")),
         exclude_tables,
+    }
+}
+
+fn commit(written: Written<'_>) -> Commit {
+    match written.text().as_deref() {
+        Some("remote") => Commit::Remote,
+        Some("bounded") => Commit::Bounded(COMMIT_BOUND),
+        Some(_) => Commit::Async,
+        None => match written.get("bounded").time(Duration::ZERO) {
+            Duration::ZERO => Commit::Async,
+            bound => Commit::Bounded(bound),
+        },
     }
 }
 
@@ -224,6 +241,13 @@ impl<'a> Written<'a> {
         match self.0.map(|node| &node.value) {
             Some(Value::Number(number)) => number.parse().ok(),
             _ => None,
+        }
+    }
+
+    fn flag(self, default: bool) -> bool {
+        match self.0.map(|node| &node.value) {
+            Some(Value::Flag(flag)) => *flag,
+            _ => default,
         }
     }
 

@@ -149,7 +149,10 @@ impl Region {
 
     pub fn order_write_for(&self, epoch: u64, right: Duration) {
         let until = (self.clock)().plus(right);
-        self.plan(epoch, DatabaseOrder::Write { epoch: Epoch(epoch), until });
+        self.plan(
+            epoch,
+            DatabaseOrder::Write { epoch: Epoch(epoch), until, commit: isles_model::CommitOrder::default() },
+        );
     }
 
     pub fn order_follow(&self, writer: &str, epoch: u64) {
