@@ -101,6 +101,7 @@ impl Database {
             lineage: self.lineage,
             position: Lsn(u64::try_from(self.log.len()).expect("a short log")),
             lag: replica.then_some(Lag { bytes: 0, time }),
+            standbys: isles_model::Standbys::default(),
         }
     }
 

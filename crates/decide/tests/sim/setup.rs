@@ -167,7 +167,7 @@ fn topology(regions: usize, witness: bool, ttl: Duration, everywhere: bool) -> T
             consistency: Consistency::Eventual,
             hold_writes: Duration::from_secs(20),
         },
-        quorum: Quorum { etcd: Vec::new(), lease_ttl: ttl },
+        quorum: Quorum { etcd: Vec::new(), lease_ttl: ttl, failsafe: false },
         database: Database {
             engine: Engine::Postgres,
             version: None,
