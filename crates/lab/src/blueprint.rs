@@ -109,8 +109,8 @@ pub struct RegionBlueprint {
     pub database: DatabaseConfig,
     /// The data directory of its database.
     pub data_dir: PathBuf,
-    /// Its member of the lease store.
-    pub member: Member,
+    /// Its member of the lease store, where it votes.
+    pub member: Option<Member>,
 }
 
 /// A lab, laid out.
@@ -186,7 +186,7 @@ impl Blueprint {
 
     /// All members of the lease store.
     pub fn members(&self) -> Vec<Member> {
-        self.regions.iter().map(|region| region.member.clone()).chain(self.witness.clone()).collect()
+        self.regions.iter().filter_map(|region| region.member.clone()).chain(self.witness.clone()).collect()
     }
 
     /// The place whose etcd member should lead: the witness, or else the nearest to all others that is not the primary.
@@ -194,15 +194,21 @@ impl Blueprint {
         let primary = self.topology.primary();
         let far =
             |name: &RegionName| self.members().iter().map(|m| round_trip(name, &m.region)).sum::<Duration>();
-        let replicas = self.regions.iter().map(|region| &region.name).filter(|name| *name != primary);
+        let replicas = self.topology.voters().filter(|name| *name != primary);
         let nearest = || replicas.min_by_key(|name| far(name));
         self.witness.as_ref().map(|member| &member.region).or_else(nearest).unwrap_or(primary)
+    }
+
+    /// Every region, and the witness.
+    pub fn places(&self) -> Vec<RegionName> {
+        let witness = self.witness.as_ref().map(|member| &member.region);
+        self.topology.region_names().chain(witness).cloned().collect()
     }
 
     /// Every pair of places that bytes travel between, each once, with the round trip of the planning table and
     /// whether the table knew it.
     pub fn pairs(&self) -> Vec<(RegionName, RegionName, Duration, bool)> {
-        let places: Vec<RegionName> = self.members().into_iter().map(|member| member.region).collect();
+        let places = self.places();
         let mut pairs = Vec::new();
         for (index, a) in places.iter().enumerate() {
             for b in places.iter().skip(index + 1) {
@@ -336,7 +342,7 @@ fn region(
             pg_dump: programs.program("pg_dump"),
         },
         data_dir,
-        member: member(name, ports.etcd),
+        member: topology.voters().any(|voter| voter == name).then(|| member(name, ports.etcd)),
     }
 }
 

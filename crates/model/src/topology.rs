@@ -44,6 +44,13 @@ impl Topology {
         self.regions.iter().map(|region| &region.name)
     }
 
+    /// Where the lease store has a member: every region, and the witness. Of two regions without a witness only the
+    /// primary: a second vote would let the loss of either one stop all writes, and decide nothing.
+    pub fn voters(&self) -> impl Iterator<Item = &RegionName> {
+        let voting = if self.regions.len() == 2 && self.witness.is_none() { 1 } else { self.regions.len() };
+        self.region_names().take(voting).chain(&self.witness)
+    }
+
     /// Whether a lost writer may be replaced without being asked: three regions or more, or two and a witness.
     pub fn may_fail_over(&self) -> bool {
         self.regions.len() >= 3 || (self.regions.len() == 2 && self.witness.is_some())

@@ -67,7 +67,7 @@ pub(crate) async fn assemble(
 }
 
 fn make_directories(blueprint: &Blueprint) -> Result<(), LabError> {
-    let places = blueprint.members().into_iter().map(|member| blueprint.layout.region(&member.region));
+    let places = blueprint.places().into_iter().map(|place| blueprint.layout.region(&place));
     for place in places {
         for (dir, mode) in [(place.clone(), 0o711), (place.join("log"), 0o711)] {
             make_dir(&dir, mode, None).map_err(|source| LabError::File { path: dir, source })?;
@@ -122,7 +122,8 @@ async fn agent_config(
         };
         peers.insert(there.clone(), peer);
     }
-    let mut endpoints = vec![format!("http://{}", region.member.client)];
+    let own = region.member.iter().map(|member| format!("http://{}", member.client));
+    let mut endpoints: Vec<String> = own.collect();
     for member in blueprint.members().iter().filter(|member| member.region != *here) {
         endpoints.push(format!("http://{}", open(links, here, &member.region, member.client).await?));
     }

@@ -180,8 +180,8 @@ fn ended_early(lab: &lab::Lab, region: isles_model::RegionName, part: Part, how:
 
 /// Removes what a lab that was not taken down properly has left in the regions' directories.
 fn remove_leavings(blueprint: &Blueprint) {
-    for member in blueprint.members() {
-        let _ = std::fs::remove_dir_all(blueprint.layout.region(&member.region));
+    for place in blueprint.places() {
+        let _ = std::fs::remove_dir_all(blueprint.layout.region(&place));
     }
     for region in &blueprint.regions {
         let _ = std::fs::remove_dir_all(&region.data_dir);

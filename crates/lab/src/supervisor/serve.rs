@@ -120,6 +120,6 @@ async fn act(lab: &Lab, region: &RegionName, part: Part, action: PartAction) -> 
 }
 
 fn unknown(lab: &Lab, region: &RegionName) -> String {
-    let names: Vec<String> = lab.blueprint.members().iter().map(|member| member.region.to_string()).collect();
+    let names: Vec<String> = lab.blueprint.places().iter().map(ToString::to_string).collect();
     format!("the lab has no region {region}; it has {}", names.join(", "))
 }

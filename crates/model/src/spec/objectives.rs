@@ -54,7 +54,7 @@ pub fn failover_budget(topology: &Topology) -> FailoverBudget {
 /// It is taken from the worst-placed region, and with any one other voter lost, because a lease must hold in an
 /// outage above all.
 pub fn lease_ttl_min(topology: &Topology) -> Duration {
-    let voters: Vec<&RegionName> = voters(topology).collect();
+    let voters: Vec<&RegionName> = topology.voters().collect();
     let majority = voters.len() / 2 + 1;
     let worst = topology.region_names().map(|from| majority_round_trip(from, &voters, majority)).max();
     (LEASE_ROUND_TRIPS * worst.unwrap_or_default() + LEASE_ALLOWANCE).max(LEASE_TTL_MIN)
@@ -64,15 +64,15 @@ pub fn lease_ttl_min(topology: &Topology) -> Duration {
 fn majority_round_trip(from: &RegionName, voters: &[&RegionName], majority: usize) -> Duration {
     let mut trips: Vec<Duration> = voters.iter().map(|voter| round_trip(from, voter)).collect();
     trips.sort_unstable();
-    // Because two voters cannot lose one: there, nobody is left out.
+    // Because a single voter cannot be lost: there, nobody is left out.
     let spare = usize::from(voters.len() > majority);
     trips.get(majority - 1 + spare).copied().unwrap_or_default()
 }
 
-/// The longest round trip between any two voters.
+/// The longest round trip between any two places, the witness among them.
 pub fn round_trip_max(topology: &Topology) -> Duration {
-    let voters: Vec<&RegionName> = voters(topology).collect();
-    let pairs = voters.iter().flat_map(|a| voters.iter().map(|b| round_trip(a, b)));
+    let places: Vec<&RegionName> = topology.region_names().chain(&topology.witness).collect();
+    let pairs = places.iter().flat_map(|a| places.iter().map(|b| round_trip(a, b)));
     pairs.max().unwrap_or_default()
 }
 
@@ -80,10 +80,6 @@ pub fn round_trip_max(topology: &Topology) -> Duration {
 pub fn round_trip(a: &RegionName, b: &RegionName) -> Duration {
     let unknown = if a == b { Duration::ZERO } else { RTT_ASSUMED };
     rtt::rtt(a, b).unwrap_or(unknown)
-}
-
-fn voters(topology: &Topology) -> impl Iterator<Item = &RegionName> {
-    topology.region_names().chain(&topology.witness)
 }
 
 #[cfg(test)]
@@ -114,7 +110,23 @@ mod tests {
             2530,
             2530 + 2 * 226 + 1000,
         );
+        // Of two regions alone the primary votes by itself, and is asked from Singapore.
         check("eu-west-1", None, 1500, 2500);
         check("eu-west-1, ap-southeast-1", None, 2220, 2220 + 344 + 1000);
+    }
+
+    #[test]
+    fn of_two_regions_without_a_witness_only_the_primary_votes() {
+        let voters = |regions: &str, quorum: &str| {
+            let text = format!(
+                "name: shop\nregions: [{regions}]\n{quorum}services: {{ web: {{ command: x }} }}\ndatabase: {{ engine: postgres }}\n"
+            );
+            let topology = crate::spec::load("isles.yaml", &text).expect(&text).topology;
+            topology.voters().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let witness = "quorum: { witness: eu-central-1 }\n";
+        assert_eq!(voters("eu-west-1, us-east-1", ""), "eu-west-1");
+        assert_eq!(voters("eu-west-1, us-east-1", witness), "eu-west-1 us-east-1 eu-central-1");
+        assert_eq!(voters("eu-west-1, us-east-1, ap-south-1", ""), "eu-west-1 us-east-1 ap-south-1");
     }
 }
