@@ -3,6 +3,7 @@
 //! Knows nothing of the world: no socket, no clock, no file. A type enters only if two crates exchange it.
 
 pub mod config;
+pub mod drill;
 pub mod fact;
 pub mod ids;
 pub mod lease;

@@ -16,7 +16,7 @@ mod reference;
 mod scalar;
 mod schema;
 mod shape;
-mod suggest;
+pub(crate) mod suggest;
 mod tree;
 
 use std::sync::Arc;
