@@ -105,6 +105,7 @@ impl Steering {
             | Fact::LeaseAnswered { .. }
             | Fact::LeaseStoreSilent
             | Fact::PeerSilent { .. }
+            | Fact::Orders { .. }
             | Fact::HandOver { .. }
             | Fact::Stopping => {}
         }

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use isles_model::{
-    AppReport, DatabaseReport, DatabaseRole, DatabaseState, Epoch, Fact, LeaseKey, Lsn, Moment, RegionName,
-    RegionReport, Revision,
+    AppReport, DatabaseReport, DatabaseRole, DatabaseState, Epoch, Fact, LeaseKey, Lsn, Moment, Orders,
+    RegionName, RegionReport, Revision, TransferKind,
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,8 @@ pub(crate) struct View {
     pub(crate) app: AppReport,
     /// Every other region.
     pub(crate) peers: BTreeMap<RegionName, PeerView>,
+    /// The operator's standing orders, and their revision.
+    pub(crate) orders: (Orders, Revision),
     /// To whom somebody asked the right to be handed, and when.
     pub(crate) hand_over: Option<(RegionName, Moment)>,
     /// Since when the agent has been stopping.
@@ -90,6 +92,7 @@ impl View {
             last_write: None,
             app: AppReport::default(),
             peers: config.peers().map(|peer| (peer.clone(), PeerView::default())).collect(),
+            orders: (Orders::default(), Revision::default()),
             hand_over: None,
             stopping: None,
         }
@@ -112,9 +115,25 @@ impl View {
                     peer.silences = peer.silences.saturating_add(1);
                 }
             }
+            Fact::Orders { orders, revision } => self.see_orders(now, orders, revision),
             Fact::HandOver { to } => self.hand_over = Some((to, now)),
             Fact::Stopping => self.stopping = self.stopping.or(Some(now)),
         }
+    }
+
+    /// The orders are at this revision. A switchover that has not been seen before is taken as asked for now.
+    fn see_orders(&mut self, now: Moment, orders: Orders, revision: Revision) {
+        if revision <= self.orders.1 {
+            return;
+        }
+        let known = self.orders.0.transfer.as_ref().map_or(0, |transfer| transfer.number);
+        if let Some(transfer) = orders.transfer.as_ref().filter(|transfer| transfer.number > known)
+            && transfer.kind == TransferKind::Switchover
+            && transfer.from == self.newest
+        {
+            self.hand_over = Some((transfer.to.clone(), now));
+        }
+        self.orders = (orders, revision);
     }
 
     /// The key is at this revision. A revision older than the highest seen is a late answer; a key that has

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AttemptId, Epoch, LeaseKey, Lsn, RegionName, Revision};
+use crate::{AttemptId, Epoch, LeaseKey, Lsn, Orders, RegionName, Revision};
 
 /// One observation. The moment of observing travels beside it (`Helm::observe(now, fact)`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,13 @@ pub enum Fact {
         attempt: AttemptId,
         /// What came of it.
         outcome: LeaseOutcome,
+    },
+    /// The operator's standing orders as read or watched, beside the lease key.
+    Orders {
+        /// The stored value; the default when there is none.
+        orders: Orders,
+        /// Its revision; 0 when absent. An older one than seen before is a late answer.
+        revision: Revision,
     },
     /// The lease store could not be read.
     LeaseStoreSilent,

@@ -23,7 +23,7 @@ pub use fact::{
 pub use ids::{Epoch, InvalidName, Lsn, Moment, RegionName, Revision};
 pub use lease::{AttemptId, LeaseKey, LeaseOrder, LeaseState, Successor};
 pub use metric::{Label, Meter, Metric};
-pub use orders::{Orders, Transfer, TransferKind};
+pub use orders::{AuditEntry, Change, OrderRequest, Orders, OrdersAnswer, Transfer, TransferKind};
 pub use plan::{Because, CommitOrder, DatabaseOrder, Plan, Serving, Writes};
 pub use snapshot::Snapshot;
 pub use spec::{Checked, Spec, SpecErrors};

@@ -233,7 +233,7 @@ fn shut_statement(world: &World) -> String {
 
 #[cfg(test)]
 mod tests {
-    use isles_model::Because;
+    use isles_model::{Because, CommitOrder};
 
     use super::*;
 
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_door_opens_only_for_a_promoted_epoch_that_has_not_run_out() {
-        let write = DatabaseOrder::Write { epoch: Epoch(3), until: UNTIL };
+        let write = DatabaseOrder::Write { epoch: Epoch(3), until: UNTIL, commit: CommitOrder::default() };
         let open = Door::Open { epoch: Epoch(3), until: UNTIL };
         let early = Moment(Duration::from_secs(9));
         assert_eq!(wish(&write, Some(Epoch(3)), early), open);

@@ -148,7 +148,7 @@ fn obeyed(plan: &Plan, newest: &mut Epoch) -> Option<DatabaseOrder> {
 
 #[cfg(test)]
 mod tests {
-    use isles_model::Moment;
+    use isles_model::{CommitOrder, Moment};
 
     use super::*;
 
@@ -156,7 +156,11 @@ mod tests {
     fn a_plan_of_an_older_epoch_is_refused() {
         let write = |plan: u64, order: u64| Plan {
             epoch: Epoch(plan),
-            database: DatabaseOrder::Write { epoch: Epoch(order), until: Moment::ZERO },
+            database: DatabaseOrder::Write {
+                epoch: Epoch(order),
+                until: Moment::ZERO,
+                commit: CommitOrder::default(),
+            },
             ..Plan::starting()
         };
         let mut newest = Epoch(2);
