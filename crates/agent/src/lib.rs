@@ -2,6 +2,7 @@
 //!
 //! Decides nothing: `isles-decide` does. Spawns no databases and no apps: whoever starts the agent does.
 
+pub mod ask;
 pub mod clock;
 pub mod control;
 pub mod journal;

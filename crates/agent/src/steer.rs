@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use isles_decide::{Decision, Helm};
 use isles_model::{
-    Because, DatabaseState, Epoch, Fact, LeaseOrder, Meter, Metric, Moment, Plan, RegionReport, Snapshot,
-    Writes, ids::Clock,
+    Because, DatabaseState, Epoch, Fact, LeaseOrder, Meter, Metric, Moment, Orders, Plan, RegionReport,
+    Revision, Snapshot, Writes, ids::Clock,
 };
 use isles_postgres::Findings;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -44,6 +44,8 @@ pub struct Steering {
     pub started: Moment,
     /// Writes in the ledger.
     pub stranded: Arc<std::sync::atomic::AtomicU64>,
+    /// The operator's orders as last seen, for people; and their revision.
+    pub standing: (Orders, Revision),
 }
 
 impl Steering {
@@ -101,15 +103,23 @@ impl Steering {
                 let healthy = report.healthy.iter().filter(|well| **well).count();
                 self.meter.set(Metric::AppInstancesHealthy, &[], healthy as f64);
             }
-            Fact::LeaseSeen { .. }
+            Fact::Orders { orders, revision } if *revision > self.standing.1 => self.stand(orders, *revision),
+            Fact::Orders { .. }
+            | Fact::LeaseSeen { .. }
             | Fact::LeaseAnswered { .. }
             | Fact::LeaseStoreSilent
             | Fact::PeerSilent { .. }
-            | Fact::Orders { .. }
             | Fact::HandOver { .. }
             | Fact::Stopping => {}
         }
         self.helm.observe(now, fact);
+    }
+
+    fn stand(&mut self, orders: &Orders, revision: Revision) {
+        self.standing = (orders.clone(), revision);
+        let drained = orders.drained.contains(&self.helm.report().region);
+        self.meter.set(Metric::Drained, &[], f64::from(u8::from(drained)));
+        self.meter.set(Metric::Maintenance, &[], f64::from(u8::from(orders.maintenance)));
     }
 
     fn send_out(&self, decision: &Decision) {
@@ -154,6 +164,7 @@ impl Steering {
             plan: decision.plan.clone(),
             lease: self.helm.lease().map(|(key, changed)| (key.clone(), now.since(changed))),
             peers: self.helm.peers(now),
+            orders: self.standing.0.clone(),
             findings: self.findings.list(),
             stranded_writes: self.stranded.load(std::sync::atomic::Ordering::Relaxed),
             uptime: now.since(self.started),

@@ -94,6 +94,8 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     let ports = Ports::open(&config).await?;
     let meter = Arc::new(Registered::new(&config.region)?);
     let store = Arc::new(Etcd::new(&config.etcd)?);
+    // Because what drives a connection is where it was opened, traffic's questions have connections of their own.
+    let store_for_people = Arc::new(Etcd::new(&config.etcd)?);
     let started = clock::now();
     let incarnation = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_nanos() as u64);
     let rtts: BTreeMap<RegionName, Duration> =
@@ -130,9 +132,10 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
         clock: clock::clock(),
         started,
         stranded: stranded.clone(),
+        standing: (isles_model::Orders::default(), isles_model::Revision::default()),
     };
     let driver = lease::Driver {
-        store: store.clone(),
+        store,
         put_deadline,
         facts: facts.clone(),
         meter: counted.clone(),
@@ -144,7 +147,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
         config,
         ports,
         rtts,
-        store,
+        store: store_for_people,
         meter,
         counted,
         facts,
@@ -314,7 +317,7 @@ impl Parts {
 
         let mut nearest: Vec<RegionName> = peers.keys().cloned().collect();
         nearest.sort_by_key(|name| rtts.get(name).copied().unwrap_or(Duration::MAX));
-        let away = lease::keep_leader_away(store, region.clone(), nearest, plan.clone(), end.clone());
+        let away = lease::keep_leader_away(store.clone(), region.clone(), nearest, plan.clone(), end.clone());
         part("care for the lease store's leader", Box::pin(away));
 
         let gate = GateConfig {
@@ -351,6 +354,7 @@ impl Parts {
         );
         part("database's actuator", Box::pin(postgres));
 
+        let home = region.clone();
         let edge = EdgeConfig {
             region,
             listener: ports.edge,
@@ -370,7 +374,15 @@ impl Parts {
             }),
         );
 
-        let control = Control { report: report_seen, snapshots, meter, peer_secret: peer_secret.into() };
+        let control = Control {
+            report: report_seen,
+            snapshots,
+            meter,
+            peer_secret: peer_secret.into(),
+            store,
+            region: home,
+            regions: topology.region_names().cloned().collect(),
+        };
         let control = control::serve(ports.control, control, end.clone());
         part("control port", Box::pin(async move { drop(control.await) }));
         tasks

@@ -9,8 +9,8 @@ use std::{net::TcpListener, path::Path, sync::Arc};
 use etcd::{Member, PATIENCE, store};
 use isles_agent::lease::{Driver, Seen};
 use isles_model::{
-    AttemptId, Epoch, Fact, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision, Successor,
-    config::TlsFiles, metric::Uncounted,
+    AttemptId, Change, Epoch, Fact, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, OrderRequest, Revision,
+    Successor, TransferKind, config::TlsFiles, metric::Uncounted,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -38,12 +38,15 @@ fn stored(outcome: &LeaseOutcome) -> Revision {
 async fn a_put_wins_only_at_the_revision_it_names() {
     let member = Member::start().await;
     let store = member.store();
-    assert_eq!(store.read().await.unwrap(), Seen { key: None, revision: Revision(0) });
+    assert_eq!(store.read().await.unwrap().lease, Seen { key: None, revision: Revision(0) });
 
     let first = stored(&store.put(Revision(0), &key("eu-west-1", 1, 0)).await.unwrap());
     let second = store.put(Revision(0), &key("us-east-1", 1, 0)).await.unwrap();
     assert_eq!(second, LeaseOutcome::Refused, "the key exists already");
-    assert_eq!(store.read().await.unwrap(), Seen { key: Some(key("eu-west-1", 1, 0)), revision: first });
+    assert_eq!(
+        store.read().await.unwrap().lease,
+        Seen { key: Some(key("eu-west-1", 1, 0)), revision: first }
+    );
 
     let renewed = stored(&store.put(first, &key("eu-west-1", 1, 1)).await.unwrap());
     assert!(renewed > first);
@@ -149,4 +152,82 @@ async fn a_store_behind_tls_takes_puts_from_a_client_with_a_certificate_only() {
 
     let nameless = store(std::slice::from_ref(&member.url), Some(TlsFiles { cert: None, key: None, ..tls }));
     assert!(nameless.read().await.is_err(), "a client without a certificate is turned away");
+}
+
+fn request(change: Change) -> OrderRequest {
+    OrderRequest { change, who: "ada".into(), why: "tuesday's drill".into() }
+}
+
+#[tokio::test]
+async fn an_order_is_applied_once_and_written_down_with_its_author() {
+    let member = Member::start().await;
+    let store = member.store();
+    let by = "eu-west-1".parse().unwrap();
+    stored(&store.put(Revision(0), &key("eu-west-1", 4, 0)).await.unwrap());
+    let transfer =
+        request(Change::Transfer { to: "us-east-1".parse().unwrap(), kind: TransferKind::Switchover });
+
+    let first = store.order(&transfer, &by).await.unwrap();
+    assert_eq!(first.entry, Some(1));
+    assert_eq!(first.orders.transfer.as_ref().unwrap().from, Epoch(4));
+    let again = store.order(&transfer, &by).await.unwrap();
+    assert_eq!(again, isles_model::OrdersAnswer { orders: first.orders.clone(), entry: None });
+    let on = store.order(&request(Change::Maintenance { on: true }), &by).await.unwrap();
+    assert_eq!(on.entry, Some(2));
+
+    let seen = store.read().await.unwrap();
+    assert_eq!(seen.orders.unwrap().orders, on.orders);
+    assert_eq!(seen.lease.key, Some(key("eu-west-1", 4, 0)), "orders leave the right alone");
+    let audit = store.audit(10).await.unwrap();
+    assert_eq!(audit.iter().map(|entry| entry.number).collect::<Vec<_>>(), [2, 1], "the newest first");
+    assert_eq!((audit[1].who.as_str(), audit[1].epoch), ("ada", Epoch(4)));
+    assert_eq!(audit[1].change, transfer.change);
+}
+
+#[tokio::test]
+async fn of_orders_given_at_once_none_is_lost_and_each_is_written_down() {
+    let member = Member::start().await;
+    let regions = ["eu-west-1", "us-east-1", "ap-southeast-1"];
+    let mut given = tokio::task::JoinSet::new();
+    for region in regions {
+        let store = member.store();
+        given.spawn(async move {
+            let region = region.parse().unwrap();
+            store.order(&request(Change::Drain { region }), &"eu-west-1".parse().unwrap()).await.unwrap()
+        });
+    }
+    given.join_all().await;
+    let store = member.store();
+    assert_eq!(store.read().await.unwrap().orders.unwrap().orders.drained.len(), 3);
+    let numbers: Vec<u64> = store.audit(10).await.unwrap().iter().map(|entry| entry.number).collect();
+    assert_eq!(numbers, [3, 2, 1]);
+}
+
+#[tokio::test]
+async fn the_driver_reports_orders_beside_the_key() {
+    let member = Member::start().await;
+    let (facts, mut seen) = mpsc::channel(64);
+    let (_orders, orders_seen) = mpsc::channel(4);
+    let stop = CancellationToken::new();
+    let driver = Driver {
+        store: Arc::new(member.store()),
+        put_deadline: PATIENCE,
+        facts,
+        meter: Arc::new(Uncounted),
+        clock: isles_agent::clock::clock(),
+    };
+    let driving = tokio::spawn(driver.run(orders_seen, stop.clone()));
+    let drain = request(Change::Drain { region: "us-east-1".parse().unwrap() });
+    let after = member.store().order(&drain, &"eu-west-1".parse().unwrap()).await.unwrap().orders;
+    let told = async {
+        while let Some(fact) = seen.recv().await {
+            if matches!(&fact, Fact::Orders { orders, .. } if *orders == after) {
+                return;
+            }
+        }
+        panic!("the driver ended");
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap();
+    stop.cancel();
+    drop(driving);
 }

@@ -7,6 +7,7 @@
 mod answers;
 mod config;
 mod elect;
+pub mod foresee;
 mod handover;
 mod helm;
 mod hold;

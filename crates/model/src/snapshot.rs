@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LeaseKey, Plan, RegionName, RegionReport};
+use crate::{LeaseKey, Orders, Plan, RegionName, RegionReport};
 
 /// One agent's state at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Snapshot {
     pub plan: Plan,
     /// The lease key as it last saw it, and how long ago it last changed.
     pub lease: Option<(LeaseKey, Duration)>,
+    /// The operator's orders as it last saw them.
+    #[serde(default)]
+    pub orders: Orders,
     /// What it last heard of each peer, and how long ago.
     pub peers: BTreeMap<RegionName, PeerSnapshot>,
     /// Findings a person should see: table names and reasons, never row values. At most 32.

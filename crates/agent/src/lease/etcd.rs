@@ -1,6 +1,7 @@
-//! The lease key in etcd, through its JSON gateway (etcd 3.4 and newer, "gRPC gateway").
+//! The lease key and the operator's orders in etcd, through its JSON gateway (etcd 3.4 and newer, "gRPC gateway").
 //!
-//! Uses transactions that compare `mod_revision`, linearizable reads and watches; no etcd lease.
+//! Uses transactions that compare `mod_revision`, linearizable reads and watches; no etcd lease. The two keys are read
+//! and watched as one range, so that orders cost no question of their own.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -16,7 +17,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use isles_model::{
-    LeaseKey, LeaseOutcome, Revision,
+    LeaseKey, LeaseOutcome, Orders, Revision,
     config::{EtcdConfig, TlsFiles},
 };
 use rustls::{ClientConfig, RootCertStore};
@@ -92,13 +93,66 @@ pub struct Seen {
     pub revision: Revision,
 }
 
+/// The operator's orders as the store has them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SeenOrders {
+    /// The value; the default when there is no key.
+    pub orders: Orders,
+    /// Its revision; 0 when there is none.
+    pub revision: Revision,
+    /// How often it was changed; numbers the audit entries.
+    pub(super) changes: u64,
+}
+
+/// Both keys, read at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The right to write.
+    pub lease: Seen,
+    /// The orders; `None`: something is there that is not understood, so what was known before stands.
+    pub orders: Option<SeenOrders>,
+}
+
+/// A change of one of the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// Of the right to write.
+    Lease(Seen),
+    /// Of the orders.
+    Orders(SeenOrders),
+}
+
 /// A client of the members named in the configuration, the nearest first.
 pub struct Etcd {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     endpoints: Vec<String>,
     /// The member used just now; moves on when it fails.
     current: AtomicUsize,
-    key: String,
+    pub(super) keys: Keys,
+}
+
+/// The names of the keys, in base64 as the gateway wants them.
+pub(super) struct Keys {
+    /// The right to write.
+    writer: String,
+    /// The operator's orders.
+    pub(super) orders: String,
+    /// The first name after both: `audit/` sorts before `orders`, so a range over the two holds nothing else.
+    end: String,
+    /// What every audit entry's name begins with; not encoded.
+    pub(super) audit: String,
+}
+
+impl Keys {
+    fn of(prefix: &str) -> Self {
+        let name = |name: &str| BASE64.encode(format!("{prefix}/{name}"));
+        Self {
+            writer: name("writer"),
+            orders: name("orders"),
+            end: name("writer\0"),
+            audit: format!("{prefix}/audit/"),
+        }
+    }
 }
 
 impl Etcd {
@@ -125,17 +179,20 @@ impl Etcd {
             Err(source) => Err(EtcdError::Endpoint { endpoint: url.clone(), source }),
         };
         let endpoints = config.endpoints.iter().map(endpoint).collect::<Result<_, _>>()?;
-        let key = BASE64.encode(format!("{}/writer", config.prefix));
-        Ok(Self { http, endpoints, current: AtomicUsize::new(0), key })
+        Ok(Self { http, endpoints, current: AtomicUsize::new(0), keys: Keys::of(&config.prefix) })
     }
 
-    /// Reads the key with the agreement of a quorum (a linearizable read).
+    /// Reads both keys with the agreement of a quorum (a linearizable read).
     ///
     /// # Errors
-    /// When no member answers, or the answer is not understood.
-    pub async fn read(&self) -> Result<Seen, EtcdError> {
-        let answer: Range = self.call("/v3/kv/range", &json!({ "key": self.key })).await?;
-        answer.seen()
+    /// When no member answers, or the lease key is not understood.
+    pub async fn read(&self) -> Result<Stored, EtcdError> {
+        let body = json!({ "key": self.keys.orders, "range_end": self.keys.end });
+        let answer: Range = self.call("/v3/kv/range", &body).await?;
+        let named = |name: &str| answer.kvs.iter().find(|pair| pair.key == name);
+        let lease = named(&self.keys.writer).map_or(Ok(Seen::NOTHING), Pair::seen)?;
+        let orders = named(&self.keys.orders).map_or(Ok(SeenOrders::default()), Pair::seen_orders);
+        Ok(Stored { lease, orders: orders.ok() })
     }
 
     /// Stores `value` if the key is still at `expected` (0: if it does not exist).
@@ -145,8 +202,8 @@ impl Etcd {
     pub async fn put(&self, expected: Revision, value: &LeaseKey) -> Result<LeaseOutcome, EtcdError> {
         let value = BASE64.encode(serde_json::to_vec(value)?);
         let body = json!({
-            "compare": [{ "key": self.key, "target": "MOD", "result": "EQUAL", "mod_revision": expected.0.to_string() }],
-            "success": [{ "request_put": { "key": self.key, "value": value } }],
+            "compare": [{ "key": self.keys.writer, "target": "MOD", "result": "EQUAL", "mod_revision": expected.0.to_string() }],
+            "success": [{ "request_put": { "key": self.keys.writer, "value": value } }],
         });
         let answer: Txn = self.call("/v3/kv/txn", &body).await?;
         Ok(if answer.succeeded {
@@ -156,12 +213,13 @@ impl Etcd {
         })
     }
 
-    /// Calls `each` for every change of the key, until the watch breaks.
+    /// Calls `each` for every change of either key, until the watch breaks. Orders that are not understood are left
+    /// out.
     ///
     /// # Errors
     /// Always ends with one: the reason it broke.
-    pub async fn watch(&self, mut each: impl FnMut(Seen)) -> Result<(), EtcdError> {
-        let body = json!({ "create_request": { "key": self.key } });
+    pub async fn watch(&self, mut each: impl FnMut(Changed)) -> Result<(), EtcdError> {
+        let body = json!({ "create_request": { "key": self.keys.orders, "range_end": self.keys.end } });
         let mut answer = self.send("/v3/watch", &body).await?.into_body();
         let mut line = Vec::new();
         loop {
@@ -176,7 +234,11 @@ impl Etcd {
                 let message: Watch = serde_json::from_slice(&line[..end])?;
                 line.drain(..=end);
                 for event in message.result.events {
-                    each(event.seen()?);
+                    if event.kv.key == self.keys.writer {
+                        each(Changed::Lease(event.seen()?));
+                    } else if let Some(orders) = event.seen_orders() {
+                        each(Changed::Orders(orders));
+                    }
                 }
             }
         }
@@ -267,7 +329,7 @@ fn tls(files: Option<&TlsFiles>) -> Result<ClientConfig, EtcdError> {
 }
 
 /// Numbers are strings in the gateway's JSON (protobuf's mapping of 64-bit integers).
-fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
@@ -278,22 +340,27 @@ struct Header {
 }
 
 #[derive(Deserialize)]
-struct Txn {
+pub(super) struct Txn {
     header: Header,
     #[serde(default)]
-    succeeded: bool,
+    pub(super) succeeded: bool,
 }
 
 #[derive(Deserialize)]
-struct Range {
+pub(super) struct Range {
     #[serde(default)]
-    kvs: Vec<Pair>,
+    pub(super) kvs: Vec<Pair>,
 }
 
 #[derive(Deserialize)]
-struct Pair {
+pub(super) struct Pair {
+    #[serde(default)]
+    key: String,
     #[serde(deserialize_with = "number")]
     mod_revision: u64,
+    /// Changes since the key was made; a deleted key has none.
+    #[serde(default, deserialize_with = "number")]
+    version: u64,
     #[serde(default)]
     value: String,
 }
@@ -318,24 +385,41 @@ struct Event {
 }
 
 impl Pair {
-    fn seen(&self) -> Result<Seen, EtcdError> {
+    pub(super) fn value<T: for<'de> Deserialize<'de>>(&self) -> Result<T, EtcdError> {
         let value = BASE64.decode(&self.value).map_err(<serde_json::Error as serde::de::Error>::custom);
-        let key: LeaseKey = value.and_then(|bytes| serde_json::from_slice(&bytes))?;
-        Ok(Seen { key: Some(key), revision: Revision(self.mod_revision) })
+        Ok(value.and_then(|bytes| serde_json::from_slice(&bytes))?)
+    }
+
+    fn seen(&self) -> Result<Seen, EtcdError> {
+        Ok(Seen { key: Some(self.value()?), revision: Revision(self.mod_revision) })
+    }
+
+    fn seen_orders(&self) -> Result<SeenOrders, EtcdError> {
+        let revision = Revision(self.mod_revision);
+        Ok(SeenOrders { orders: self.value()?, revision, changes: self.version })
     }
 }
 
-impl Range {
-    fn seen(&self) -> Result<Seen, EtcdError> {
-        self.kvs.first().map_or(Ok(Seen { key: None, revision: Revision(0) }), Pair::seen)
-    }
+impl Seen {
+    const NOTHING: Self = Self { key: None, revision: Revision(0) };
 }
 
 impl Event {
     fn seen(&self) -> Result<Seen, EtcdError> {
         match self.kind.as_deref() {
-            Some("DELETE") => Ok(Seen { key: None, revision: Revision(0) }),
+            Some("DELETE") => Ok(Seen::NOTHING),
             Some(_) | None => self.kv.seen(),
+        }
+    }
+
+    /// Orders that were deleted are none, as of the deletion.
+    fn seen_orders(&self) -> Option<SeenOrders> {
+        match self.kind.as_deref() {
+            Some("DELETE") => {
+                let revision = Revision(self.kv.mod_revision);
+                Some(SeenOrders { revision, ..SeenOrders::default() })
+            }
+            Some(_) | None => self.kv.seen_orders().ok(),
         }
     }
 }

@@ -1,14 +1,17 @@
-//! The driver of the right to write: reads, watches and compare-and-puts the key, and reports what came of it.
+//! The driver of the right to write: reads, watches and compare-and-puts the key, and reports what came of it. The
+//! operator's orders come along.
 //!
 //! When to put what is the helm's affair; see `isles_model::lease`.
 
 mod etcd;
 mod leader;
+mod standing;
 
 use std::{sync::Arc, time::Duration};
 
-pub use etcd::{Etcd, EtcdError, Seen};
+pub use etcd::{Changed, Etcd, EtcdError, Seen, SeenOrders, Stored};
 pub use leader::keep_leader_away;
+pub use standing::{AUDIT_ENTRIES_MAX, OrdersError};
 
 use isles_model::{Fact, LeaseOrder, LeaseOutcome, Meter, Metric, ids::Clock};
 use tokio::sync::mpsc;
@@ -89,11 +92,15 @@ impl Driver {
 
     async fn read(&self) {
         let read = tokio::time::timeout(self.put_deadline, self.store.read()).await;
-        let fact = match read {
-            Ok(Ok(seen)) => Fact::LeaseSeen { key: seen.key, revision: seen.revision },
-            Ok(Err(_)) | Err(_) => Fact::LeaseStoreSilent,
-        };
-        self.tell(fact).await;
+        match read {
+            Ok(Ok(Stored { lease, orders })) => {
+                if let Some(seen) = orders {
+                    self.tell(seen.into()).await;
+                }
+                self.tell(lease.into()).await;
+            }
+            Ok(Err(_)) | Err(_) => self.tell(Fact::LeaseStoreSilent).await,
+        }
     }
 
     async fn read_again_and_again(self: Arc<Self>, stop: CancellationToken) {
@@ -110,9 +117,12 @@ impl Driver {
             let facts = self.facts.clone();
             let watched = self
                 .store
-                .watch(|seen| {
-                    let fact = Fact::LeaseSeen { key: seen.key, revision: seen.revision };
-                    // A full queue loses nothing: the next read brings the key again.
+                .watch(|changed| {
+                    let fact = match changed {
+                        Changed::Lease(seen) => seen.into(),
+                        Changed::Orders(seen) => seen.into(),
+                    };
+                    // A full queue loses nothing: the next read brings the keys again.
                     let _ = facts.try_send(fact);
                 })
                 .await;
@@ -126,6 +136,18 @@ impl Driver {
     async fn tell(&self, fact: Fact) {
         // The receiver ends only when the agent does.
         let _ = self.facts.send(fact).await;
+    }
+}
+
+impl From<Seen> for Fact {
+    fn from(seen: Seen) -> Self {
+        Self::LeaseSeen { key: seen.key, revision: seen.revision }
+    }
+}
+
+impl From<SeenOrders> for Fact {
+    fn from(seen: SeenOrders) -> Self {
+        Self::Orders { orders: seen.orders, revision: seen.revision }
     }
 }
 
