@@ -14,6 +14,7 @@ use isles_model::{RegionName, Topology, config::DatabaseConfig, config::Listen, 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    control::Rigs,
     etcd::Member,
     layout::Layout,
     ports::{EDGE_FIRST, PortError, Ports, READ_GATE_FIRST, local},
@@ -131,6 +132,8 @@ pub struct Blueprint {
     pub peer_secret: String,
     /// The databases of an earlier run are there.
     pub kept: bool,
+    /// What it can do besides.
+    pub rigs: Rigs,
 }
 
 /// What the user asked for besides the spec.
@@ -140,6 +143,8 @@ pub struct Wishes {
     pub edge_port: Option<u16>,
     /// Where a region's database keeps its files, when not in the lab's directory.
     pub data_dirs: BTreeMap<RegionName, PathBuf>,
+    /// What it should be able to do besides.
+    pub rigs: Rigs,
 }
 
 impl Blueprint {
@@ -179,6 +184,7 @@ impl Blueprint {
             etcd_token: kept.secrets.etcd_token,
             peer_secret: kept.secrets.peer_secret,
             kept: was_kept,
+            rigs: wishes.rigs,
             topology,
             layout,
         })

@@ -36,6 +36,13 @@ pub enum Request {
         /// The region.
         region: RegionName,
     },
+    /// Stop every process of a region with SIGSTOP, as a suspended machine does, or let all go on.
+    StallRegion {
+        /// The region.
+        region: RegionName,
+        /// `false`: let them go on.
+        stalled: bool,
+    },
     /// Do something to one process of a region.
     Part {
         /// The region.
@@ -44,6 +51,20 @@ pub enum Request {
         part: Part,
         /// What to do to it.
         action: PartAction,
+    },
+    /// Set the wall clock of a region's database off. Needs a lab that was started with movable clocks.
+    Clock {
+        /// The region.
+        region: RegionName,
+        /// Milliseconds ahead of the true time; negative: behind; 0: right.
+        ahead_ms: i64,
+    },
+    /// Fill the disk of a region's database, or free it. Needs a lab that was started with small disks.
+    Disk {
+        /// The region.
+        region: RegionName,
+        /// `false`: free it.
+        full: bool,
     },
     /// Set the condition of the link in one direction; it stays until it is set again.
     Link {
@@ -158,8 +179,20 @@ pub struct LabState {
     pub witness: Option<WitnessState>,
     /// The distance between the regions, one entry a pair.
     pub links: Vec<LinkState>,
+    /// What it can do besides.
+    #[serde(default)]
+    pub rigs: Rigs,
     /// Where the time of the start went: what was waited for, from when to when (since the start).
     pub timing: Vec<(String, Duration, Duration)>,
+}
+
+/// What a lab can do only if it was started for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rigs {
+    /// The wall clocks of the databases can be moved.
+    pub movable_clocks: bool,
+    /// Each database has a disk of its own that can be filled.
+    pub small_disks: bool,
 }
 
 /// How far a lab is.
@@ -340,6 +373,11 @@ impl Client {
         self.order(&Request::StartRegion { region: region.clone() }).await
     }
 
+    /// Stops every process of a region with SIGSTOP, or lets all go on.
+    pub async fn stall_region(&self, region: &RegionName, stalled: bool) -> Result<(), ControlError> {
+        self.order(&Request::StallRegion { region: region.clone(), stalled }).await
+    }
+
     /// Does something to one process.
     pub async fn part(
         &self,
@@ -348,6 +386,16 @@ impl Client {
         action: PartAction,
     ) -> Result<(), ControlError> {
         self.order(&Request::Part { region: region.clone(), part, action }).await
+    }
+
+    /// Sets the wall clock of a region's database off by so many milliseconds.
+    pub async fn set_clock(&self, region: &RegionName, ahead_ms: i64) -> Result<(), ControlError> {
+        self.order(&Request::Clock { region: region.clone(), ahead_ms }).await
+    }
+
+    /// Fills the disk of a region's database, or frees it.
+    pub async fn fill_disk(&self, region: &RegionName, full: bool) -> Result<(), ControlError> {
+        self.order(&Request::Disk { region: region.clone(), full }).await
     }
 
     /// Sets the condition of a link in one direction.

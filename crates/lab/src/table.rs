@@ -151,6 +151,7 @@ mod tests {
             regions,
             witness: None,
             links: vec![link],
+            rigs: crate::control::Rigs::default(),
             timing: vec![],
         };
         let roles = Roles::from([(names[0].clone(), "PRIMARY"), (names[1].clone(), "replica")]);

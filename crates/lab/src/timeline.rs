@@ -4,6 +4,7 @@
 //! Pure: it is given what was watched.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -141,8 +142,8 @@ impl Watched {
 pub struct Mark {
     /// When.
     pub at: Moment,
-    /// What: a constant phrase.
-    pub event: &'static str,
+    /// What: a constant phrase, or the drill's own line.
+    pub event: Cow<'static, str>,
     /// Where.
     pub region: Option<RegionName>,
 }
@@ -167,23 +168,24 @@ pub struct Told<'a> {
 
 /// All events in the order of time.
 pub fn timeline(told: &Told<'_>) -> Vec<Entry> {
-    let mut events: Vec<(Moment, &'static str, Option<RegionName>)> =
-        told.marks.iter().map(|mark| (mark.at, mark.event, mark.region.clone())).collect();
+    let mut events: Vec<Event> =
+        told.marks.iter().map(|mark| (mark.at, mark.event.clone(), mark.region.clone())).collect();
     events.extend(noticed(told));
     events.extend(lease(told));
-    events.extend(told.watched.promoted(told.before).map(|(at, region)| (at, "promoted", Some(region))));
+    events
+        .extend(told.watched.promoted(told.before).map(|(at, region)| (at, "promoted".into(), Some(region))));
     events.extend(writes(told));
     events.extend(reads(told));
     events.sort();
-    let entry = |(at, event, region): (Moment, &str, Option<RegionName>)| Entry {
+    let entry = |(at, event, region): Event| Entry {
         at_ms: since(at, told.fault.at),
-        event: event.to_owned(),
+        event: event.into_owned(),
         region,
     };
     events.into_iter().map(entry).collect()
 }
 
-type Event = (Moment, &'static str, Option<RegionName>);
+type Event = (Moment, Cow<'static, str>, Option<RegionName>);
 
 /// When every surviving agent had stopped sending users to the struck region, or writes to its writer.
 fn noticed(told: &Told<'_>) -> Option<Event> {
@@ -194,7 +196,7 @@ fn noticed(told: &Told<'_>) -> Option<Event> {
         })
     };
     let all: Option<Vec<Moment>> = told.survivors.iter().map(away).collect();
-    Some((all?.into_iter().max()?, "edges noticed", None))
+    Some((all?.into_iter().max()?, "edges noticed".into(), None))
 }
 
 /// The end of the right that was held when the fault struck, and every right claimed after it.
@@ -202,13 +204,13 @@ fn lease(told: &Told<'_>) -> Vec<Event> {
     let leases = &told.watched.leases;
     let mut events: Vec<Event> = leases
         .range(told.before.next()..)
-        .map(|(_, lease)| (lease.first, "lease claimed", Some(lease.holder.clone())))
+        .map(|(_, lease)| (lease.first, "lease claimed".into(), Some(lease.holder.clone())))
         .collect();
     let before = leases.get(&told.before);
     let ended = match before.map(|before| (before.released, before.renewed)) {
-        Some((Some(released), _)) => Some((released, "lease given back", None)),
+        Some((Some(released), _)) => Some((released, "lease given back".into(), None)),
         Some((None, Some(renewed))) if !events.is_empty() => {
-            Some((renewed.plus(told.lease_ttl), "lease expired", None))
+            Some((renewed.plus(told.lease_ttl), "lease expired".into(), None))
         }
         Some((None, Some(_) | None)) | None => None,
     };
@@ -223,7 +225,7 @@ fn writes(told: &Told<'_>) -> Vec<Event> {
     let event = |index: usize| if index == 0 { "first write acknowledged" } else { "writes back" };
     back.into_iter()
         .enumerate()
-        .map(|(index, (after, region))| (told.fault.at.plus(after), event(index), Some(region)))
+        .map(|(index, (after, region))| (told.fault.at.plus(after), event(index).into(), Some(region)))
         .collect()
 }
 
@@ -231,7 +233,7 @@ fn writes(told: &Told<'_>) -> Vec<Event> {
 fn reads(told: &Told<'_>) -> Option<Event> {
     let reader = Reader::User(told.fault.region.clone());
     let after = told.history.reads_back(told.fault, &reader)?;
-    Some((told.fault.at.plus(after), "reads back for its users", Some(told.fault.region.clone())))
+    Some((told.fault.at.plus(after), "reads back for its users".into(), Some(told.fault.region.clone())))
 }
 
 fn since(at: Moment, origin: Moment) -> i64 {
@@ -313,7 +315,8 @@ mod tests {
 
     fn told(fault: &Fault, history: &History, watched: &Watched) -> Vec<(i64, String)> {
         let survivors = BTreeSet::from([region("us"), region("ap")]);
-        let marks = [Mark { at: fault.at, event: "region stopped", region: Some(fault.region.clone()) }];
+        let marks =
+            [Mark { at: fault.at, event: "region stopped".into(), region: Some(fault.region.clone()) }];
         let lease_ttl = Duration::from_millis(1500);
         let entries = timeline(&Told {
             fault,

@@ -1,18 +1,25 @@
 //! Breaks the running lab on purpose and measures what users would have seen; starts a lab when none runs, and stops
 //! what it started.
 
-use std::{io::Write as _, process::Stdio, sync::Arc};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use clap::ValueEnum;
 use isles_lab::{
     control::Client,
-    drill::{self, Orders, Paths, Progress, Scenario},
+    drill::{self, Orders, Paths, Progress},
     layout::Layout,
     report::{self, Report, Verdict},
 };
-use isles_model::RegionName;
-use tokio::signal::unix::{SignalKind, signal};
+use isles_model::{
+    RegionName,
+    drill::{self as text, CATALOGUE, built_in},
+};
 
+use super::ground;
 use crate::{
     cli::Global,
     outcome::{Exit, Failure, Outcome, say},
@@ -25,9 +32,16 @@ const REPEAT_MAX: i64 = 1000;
 /// The arguments of `isles drill`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to break.
-    scenario: Break,
-    /// Which region [default: the one that writes when a run begins].
+    /// Which drill: a name of `--list`, or a file of your own (./my.drill).
+    #[arg(required_unless_present = "list")]
+    drill: Option<String>,
+    /// Show the drills that come with Isles.
+    #[arg(long)]
+    list: bool,
+    /// Print the drill's text, to begin one of your own from.
+    #[arg(long)]
+    show: bool,
+    /// Which region plays the writer's part [default: the one that writes when a run begins].
     #[arg(long)]
     region: Option<RegionName>,
     /// How often.
@@ -39,18 +53,6 @@ pub(crate) struct Args {
     /// Path that users also POST {"n": NUMBER} to.
     #[arg(long, value_name = "PATH", value_parser = path)]
     post: Option<String>,
-    /// database-crash: keep the database down until the drill has seen the failover.
-    #[arg(long)]
-    no_restart: bool,
-}
-
-/// What to break.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Break {
-    /// Kill every process of a region, and start it again later.
-    RegionOutage,
-    /// Kill a region's PostgreSQL.
-    DatabaseCrash,
 }
 
 fn path(text: &str) -> Result<String, String> {
@@ -61,59 +63,90 @@ fn path(text: &str) -> Result<String, String> {
     }
 }
 
-impl Args {
-    fn orders(&self) -> Orders {
-        Orders {
-            scenario: match self.scenario {
-                Break::RegionOutage => Scenario::RegionOutage,
-                Break::DatabaseCrash => Scenario::DatabaseCrash,
-            },
-            region: self.region.clone(),
-            repeat: self.repeat,
-            restart: !self.no_restart,
-            paths: Paths { read: self.path.clone(), post: self.post.clone() },
-        }
-    }
-}
-
 /// Drills, keeps the report, and says whether the spec's promises were kept.
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
-    let layout = running::layout(global)?;
-    let started = !layout.is_locked();
-    if started {
-        isles(global, &["up", "--detach"])?;
+    let Some(wanted) = args.drill.as_ref().filter(|_| !args.list) else {
+        return list(global);
+    };
+    let (name, text) = find(wanted)?;
+    let drill = text::parse(&name, &text).map_err(Failure::diagnostic)?;
+    if args.show {
+        say(text.trim_end());
+        return Ok(Exit::Done);
     }
-    let outcome = running::block_on(guarded(global, args, &layout));
-    let stopped = if started { isles(global, &["down"]) } else { Ok(()) };
-    let exit = outcome?;
-    stopped.map(|()| exit)
+    let rigs = drill::rigs(&drill);
+    let paths = Paths { read: args.path.clone(), post: args.post.clone() };
+    let orders = Orders { drill, region: args.region.clone(), repeat: args.repeat, paths };
+    let layout = running::layout(global)?;
+    ground::with_lab(global, &layout, rigs, || running::block_on(guarded(global, &orders, &layout)))
+}
+
+/// The drills that come with Isles, with the first line of what each shows.
+fn list(global: &Global) -> Outcome {
+    let mut drills = Vec::new();
+    for (name, text) in CATALOGUE {
+        let drill = text::parse(name, text).map_err(Failure::diagnostic)?;
+        drills.push(drill);
+    }
+    if global.json {
+        let value = |drill: &text::Drill| {
+            let (least, most) = (drill.regions.start(), drill.regions.end());
+            serde_json::json!({ "drill": drill.name, "says": drill.says.join(" "), "regions": [least, most] })
+        };
+        say(&serde_json::Value::Array(drills.iter().map(value).collect()).to_string());
+        return Ok(Exit::Done);
+    }
+    for drill in &drills {
+        let says = drill.says.first().map_or("", String::as_str);
+        say(&format!("{:<26} {says}", drill.name));
+    }
+    say("Next: isles drill NAME, or isles drill NAME --show > my.drill");
+    Ok(Exit::Done)
+}
+
+/// The text of a drill, and what to call it.
+fn find(wanted: &str) -> Result<(String, String), Failure> {
+    if let Some(text) = built_in(wanted) {
+        return Ok((wanted.to_owned(), text.to_owned()));
+    }
+    let is_file = wanted.contains('/') || Path::new(wanted).extension().is_some();
+    if !is_file {
+        let names: Vec<&str> = CATALOGUE.iter().map(|(name, _)| *name).collect();
+        let help = format!("there are {}; a file of your own needs a slash: ./{wanted}", names.join(", "));
+        return Err(Failure::usage(format!("there is no drill `{wanted}`"), help));
+    }
+    let failed = |source| {
+        Failure::with_help(
+            ReadDrill { path: wanted.into(), source },
+            "isles drill --list shows those that are there",
+        )
+    };
+    let length = fs::metadata(wanted).map_err(failed)?.len();
+    if length > text::DRILL_BYTES_MAX as u64 {
+        return Err(Failure::message(format!("{wanted} has {length} bytes"), "is this the right file?"));
+    }
+    Ok((wanted.to_owned(), fs::read_to_string(wanted).map_err(failed)?))
+}
+
+/// Why a drill could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}", path.display())]
+struct ReadDrill {
+    path: PathBuf,
+    source: std::io::Error,
 }
 
 /// Drills until it is done or the user has had enough.
-async fn guarded(global: &Global, args: &Args, layout: &Layout) -> Outcome {
+async fn guarded(global: &Global, orders: &Orders, layout: &Layout) -> Outcome {
     let lab = Client::new(layout.control_socket());
-    let orders = args.orders();
     let watcher = watcher(global);
     let drilled = tokio::select! {
-        drilled = drill::drill(&lab, &orders, &watcher) => drilled,
-        () = interrupted() => {
-            drill::mend(&lab).await.map_err(Failure::new)?;
-            let help = "what it had stopped has been started again";
-            return Err(Failure::message("the drill was interrupted", help));
-        }
+        drilled = drill::drill(&lab, orders, &watcher) => drilled,
+        () = ground::interrupted() => return Err(ground::interrupted_failure(&lab).await),
     };
     match drilled {
         Ok(report) => finish(global, layout, &report),
-        Err(error) => {
-            // Because the first error is the one to be told, a second one is only noted.
-            if let Err(second) = drill::mend(&lab).await {
-                tracing::warn!(error = %second, "What the drill had stopped could not be started again.");
-            }
-            Err(Failure::with_help(
-                error,
-                "isles status shows the regions; isles logs shows what their parts wrote",
-            ))
-        }
+        Err(error) => Err(ground::failure(&lab, error).await),
     }
 }
 
@@ -145,30 +178,4 @@ fn watcher(global: &Global) -> drill::Watcher {
         // A reader that has gone away is not an error.
         let _ = writeln!(std::io::stderr(), "  {run}{doing}");
     })
-}
-
-/// Runs this program with other arguments; what it prints for programs is left out.
-fn isles(global: &Global, args: &[&str]) -> Result<(), Failure> {
-    let mut command = std::process::Command::new("/proc/self/exe");
-    command.arg("-f").arg(&global.file).args(args).stdin(Stdio::null()).stdout(Stdio::null());
-    if global.json || global.quiet {
-        command.arg("--quiet");
-    }
-    let status = command.status().map_err(Failure::new)?;
-    let failed =
-        || Failure::message(format!("`isles {}` failed", args.join(" ")), "run it by itself to see why");
-    if status.success() { Ok(()) } else { Err(failed()) }
-}
-
-/// Completes when the user or the system asks this process to end.
-async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }

@@ -7,6 +7,7 @@ pub(crate) mod down;
 pub(crate) mod drill;
 pub(crate) mod exec;
 pub(crate) mod explain;
+pub(crate) mod ground;
 pub(crate) mod init;
 pub(crate) mod ledger;
 pub(crate) mod logs;

@@ -48,7 +48,7 @@ fn table(kept: &[Kept]) -> String {
         let lost: usize = runs.iter().map(|run| run.lost.len()).sum();
         let both = runs.iter().map(|run| run.two_writers_ms).max().unwrap_or(0);
         let both = if both == 0 { "never".to_owned() } else { format!("{both} ms") };
-        let (scenario, verdict) = (report.scenario, report.verdict);
+        let (scenario, verdict) = (&report.scenario, report.verdict);
         let _ = writeln!(
             text,
             "{at}  {scenario:<14}  {verdict:<7}  {:>4}  {reads:>24}  {writes:>25}  {lost:>6}  {both:>11}",

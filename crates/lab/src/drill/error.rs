@@ -34,6 +34,27 @@ pub enum DrillError {
     /// The region is not in the spec.
     #[error("there is no region {0} in this lab")]
     UnknownRegion(RegionName),
+    /// The drill is for labs of another size.
+    #[error("this drill suits {least} to {most} regions; the spec has {count}")]
+    WrongSize {
+        /// The fewest.
+        least: usize,
+        /// The most.
+        most: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The drill names the witness, and there is none.
+    #[error("this lab has no witness")]
+    NoWitness,
+    /// The lab that runs was not started for this.
+    #[error("the lab that runs cannot touch {what}: it was not started `--with {rig}`")]
+    NoRig {
+        /// What the drill wants to touch.
+        what: &'static str,
+        /// What the lab should have been started with.
+        rig: &'static str,
+    },
     /// The regions are not all well, so that the drill would measure something else.
     #[error("{because}; waited {} s for all regions to be well", within.as_secs())]
     Unwell {
@@ -76,4 +97,11 @@ pub enum DrillError {
         /// How long the drill waited.
         within: Duration,
     },
+}
+
+impl DrillError {
+    /// Whether nothing was broken because the lab is not fit for this drill.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::WrongSize { .. } | Self::NoWitness | Self::NoRig { .. } | Self::UnknownRegion(_))
+    }
 }

@@ -12,7 +12,7 @@ use super::{
     session::{Login, Way},
 };
 use crate::{
-    control::{Client, LinkState, Phase},
+    control::{Client, LinkState, Phase, Rigs},
     report::Distance,
     status,
 };
@@ -73,6 +73,7 @@ pub(super) struct Ground {
     pub(super) lab: Client,
     pub(super) topology: Topology,
     pub(super) places: Vec<Place>,
+    pub(super) rigs: Rigs,
     links: Vec<LinkState>,
 }
 
@@ -111,7 +112,7 @@ impl Ground {
             topology = Some(config.topology);
         }
         let topology = topology.ok_or_else(|| DrillError::NotReady("it has no regions".into()))?;
-        Ok(Self { lab: lab.clone(), topology, places, links: state.links })
+        Ok(Self { lab: lab.clone(), topology, places, rigs: state.rigs, links: state.links })
     }
 
     /// One region.

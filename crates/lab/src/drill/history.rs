@@ -143,6 +143,15 @@ impl History {
             .collect()
     }
 
+    /// The longest time from `from` on without an acknowledgement, whoever's.
+    pub fn longest_pause(&self, from: Moment) -> Duration {
+        let acknowledged = self.writes.iter().filter(|write| write.outcome == Outcome::Succeeded);
+        let mut at: Vec<Moment> = acknowledged.map(|write| write.ended).filter(|at| *at >= from).collect();
+        at.sort_unstable();
+        let gap = |(earlier, later): (&Moment, &Moment)| later.since(*earlier);
+        std::iter::once(&from).chain(&at).zip(&at).map(gap).max().unwrap_or_default()
+    }
+
     /// HTTP requests that users made.
     pub fn requests(&self) -> usize {
         self.user_outcomes().count()

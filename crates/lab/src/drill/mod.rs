@@ -12,64 +12,48 @@ mod apps;
 mod distance;
 mod doors;
 mod exchange;
+mod fit;
 mod ground;
 mod ledger;
+mod mend;
+mod operate;
 mod record;
+pub mod roles;
 mod run;
 mod session;
+mod stage;
 mod table;
 mod users;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
 
-use isles_model::RegionName;
-use serde::{Deserialize, Serialize};
+use isles_model::{RegionName, drill::Drill};
 
 pub use error::DrillError;
+pub use fit::rigs;
 pub use session::SessionError;
 pub use users::Paths;
 
 use crate::{
-    control::{Client, PartAction, PartPhase},
-    report::{Objectives, Report, Summary},
+    control::Client,
+    report::{Objectives, Report, Settings, Summary},
     timeline::Entry,
 };
 use ground::Ground;
 use record::{Numbers, Stopwatch};
 use table::Table;
-use verdict::{Judged, judge};
-
-/// What is broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scenario {
-    /// Every process of a region is killed; later it is started again.
-    RegionOutage,
-    /// PostgreSQL of a region is killed; the rest of the region lives.
-    DatabaseCrash,
-}
-
-impl std::fmt::Display for Scenario {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::RegionOutage => "region-outage",
-            Self::DatabaseCrash => "database-crash",
-        })
-    }
-}
+use verdict::{Judged, Promise, judge};
 
 /// What to do.
 #[derive(Debug, Clone)]
 pub struct Orders {
-    /// What is broken.
-    pub scenario: Scenario,
-    /// Which region; `None`: the writer's, whichever that is when a run begins.
+    /// What is broken when, and what must hold.
+    pub drill: Drill,
+    /// Which region plays the writer's part; `None`: the writer, whichever that is when a run begins.
     pub region: Option<RegionName>,
     /// How often.
     pub repeat: u32,
-    /// A crashed database is started again at once, as a service manager would; otherwise after the failover.
-    pub restart: bool,
     /// What users ask for.
     pub paths: Paths,
 }
@@ -106,6 +90,7 @@ pub async fn drill(lab: &Client, orders: &Orders, watcher: &Watcher) -> Result<R
     if let Some(region) = &orders.region {
         ground.place(region)?;
     }
+    fit::check(&orders.drill, &ground)?;
     step("waiting until every region is well");
     let writer = ground.until_well().await?;
     step("measuring the distances");
@@ -122,10 +107,11 @@ pub async fn drill(lab: &Client, orders: &Orders, watcher: &Watcher) -> Result<R
     let discarded = table::discard_all(place).await;
     let judged = done?;
     discarded?;
-    let (verdict, because) = judge(&judged, &ground.topology.objectives, &distances);
+    let promise = Promise::of(&ground.topology, &orders.drill);
+    let (verdict, because) = judge(&judged, &promise, &distances);
     let runs: Vec<_> = judged.into_iter().map(|one| one.run).collect();
     Ok(Report {
-        scenario: orders.scenario,
+        scenario: orders.drill.name.clone(),
         pattern: ground.topology.pattern,
         regions: ground.places.len(),
         verdict,
@@ -134,27 +120,20 @@ pub async fn drill(lab: &Client, orders: &Orders, watcher: &Watcher) -> Result<R
         runs,
         objectives: Objectives::of(&ground.topology.objectives),
         app: ground.topology.name.clone(),
+        settings: Settings::of(&ground.topology),
         distances,
     })
 }
 
-/// Starts what an interrupted drill left down, and takes its table away.
+/// Mends what an interrupted drill left broken, and takes its table away.
 ///
 /// # Errors
 /// When the lab does not answer, or refuses.
 pub async fn mend(lab: &Client) -> Result<(), DrillError> {
     let state =
         lab.state().await.map_err(|source| DrillError::Lab { doing: "ask the lab what runs", source })?;
-    let failed = |source| DrillError::Lab { doing: "start again what was broken", source };
-    for region in &state.regions {
-        if region.held {
-            lab.start_region(&region.region).await.map_err(failed)?;
-            continue;
-        }
-        for part in region.parts.iter().filter(|part| part.phase == PartPhase::Held) {
-            lab.part(&region.region, part.part, PartAction::Start).await.map_err(failed)?;
-        }
-    }
+    let failed = |source| DrillError::Lab { doing: "mend what was broken", source };
+    mend::all(lab, &state).await.map_err(failed)?;
     let ground = Ground::survey(lab).await?;
     let up = |place: &&ground::Place| state.regions.iter().any(|one| one.region == place.region && !one.held);
     match ground.places.iter().find(up) {

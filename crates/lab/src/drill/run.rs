@@ -6,19 +6,20 @@ use isles_model::{Moment, RegionName};
 use tokio::task::JoinSet;
 
 use super::{
-    Orders, Scenario, apps, doors,
+    Orders, apps, doors,
     error::DrillError,
-    ground::{Ground, Writer},
+    ground::{Ground, Place, Writer},
     history::{Fault, History, Outcome, Reader, STEADY},
     ledger, overlap,
     record::{Numbers, Record, Stopwatch},
+    roles::{Roles, Struck},
+    stage::{self, Stage},
     table::Table,
     users,
     verdict::Judged,
     watch, whole_ms,
 };
 use crate::{
-    control::{Part, PartAction},
     report::Run,
     timeline::{Mark, Told, View, timeline},
 };
@@ -46,47 +47,56 @@ pub(super) async fn run(
     step: &(impl Fn(&str) + Sync),
 ) -> Result<Judged, DrillError> {
     let writer = ground.until_well().await?;
-    let region = orders.region.clone().unwrap_or_else(|| writer.region.clone());
+    let struck = orders.region.clone().unwrap_or_else(|| writer.region.clone());
+    let topology = &ground.topology;
+    let roles = Roles::new(&struck, topology.region_names(), topology.witness.as_ref());
     let record = Record::new(watch, table.clone(), numbers.clone());
     let mut clients = JoinSet::new();
     apps::start(ground, &record, &mut clients);
     users::start(ground, &orders.paths, &record, &mut clients);
     doors::start(ground, &record, &mut clients);
     watch::start(ground, &record, &mut clients);
-    let cast = Cast::of(ground, orders.scenario, &region);
-    let attempt = Attempt { ground, orders, record: &record, cast: &cast, writer: &writer, step };
-    let broken = attempt.break_and_mend(region).await;
+    let cast = Cast::of(orders, &roles);
+    let attempt =
+        Attempt { ground, orders, record: &record, cast: &cast, writer: &writer, roles: &roles, step };
+    let broken = attempt.break_and_mend().await;
     record.stop.cancel();
     let ended = async { while clients.join_next().await.is_some() {} };
     // Because a client has deadlines of its own, one that is still there is only waiting for a long answer.
     let _ = tokio::time::timeout(CLIENTS_END_MAX, ended).await;
     clients.shutdown().await;
-    let (fault, marks) = broken?;
-    attempt.count(&fault, marks).await
+    attempt.count(&broken?).await
 }
 
 /// Whose recovery counts.
 struct Cast {
+    /// The regions that the drill strikes.
+    struck: Vec<RegionName>,
     /// Through these regions' write gates.
     writers: BTreeSet<RegionName>,
     readers: BTreeSet<Reader>,
-    /// The regions whose agents go on.
-    survivors: BTreeSet<RegionName>,
 }
 
 impl Cast {
-    fn of(ground: &Ground, scenario: Scenario, struck: &RegionName) -> Self {
-        let all: BTreeSet<RegionName> = ground.places.iter().map(|place| place.region.clone()).collect();
-        let others: BTreeSet<RegionName> = all.iter().filter(|region| *region != struck).cloned().collect();
-        // An app beside a crashed database has no database to read from; its users are sent elsewhere.
-        let users = all.iter().cloned().map(Reader::User);
-        let readers = users.chain(others.iter().cloned().map(Reader::App)).collect();
-        let survivors = match scenario {
-            Scenario::RegionOutage => others,
-            Scenario::DatabaseCrash => all,
-        };
-        Self { writers: survivors.clone(), readers, survivors }
+    fn of(orders: &Orders, roles: &Roles) -> Self {
+        let Struck { regions: struck, shut } = Struck::by(&orders.drill, roles);
+        let breaks = orders.drill.acts.iter().any(|act| act.deed.breaks());
+        // An app beside a broken database may have no database to read from; its users are sent elsewhere.
+        let apps = roles.regions().filter(|region| !breaks || !struck.contains(region));
+        let readers: BTreeSet<Reader> =
+            roles.regions().cloned().map(Reader::User).chain(apps.cloned().map(Reader::App)).collect();
+        let writers = roles.regions().filter(|region| !shut.contains(*region)).cloned().collect();
+        Self { struck, writers, readers }
     }
+}
+
+/// What the drill did, and when.
+struct Done {
+    /// The first act.
+    fault: Fault,
+    /// The last one.
+    healed: Fault,
+    marks: Vec<Mark>,
 }
 
 struct Attempt<'a, S> {
@@ -95,60 +105,68 @@ struct Attempt<'a, S> {
     record: &'a Arc<Record>,
     cast: &'a Cast,
     writer: &'a Writer,
+    roles: &'a Roles,
     step: &'a S,
 }
 
 impl<S: Fn(&str) + Sync> Attempt<'_, S> {
-    async fn break_and_mend(&self, region: RegionName) -> Result<(Fault, Vec<Mark>), DrillError> {
+    async fn break_and_mend(&self) -> Result<Done, DrillError> {
         (self.step)("clients begin to read and write in every region");
         self.until_warm().await?;
-        let (what, mended) = self.words();
-        (self.step)(&format!("{region}: {what}"));
-        let at = self.record.now();
-        let broken = self.break_it(&region).await;
-        let struck = self.record.now();
-        let fault = Fault { region: region.clone(), at, struck };
-        let mut marks = vec![Mark { at, event: what, region: Some(region.clone()) }];
-        broken.map_err(|source| DrillError::Lab { doing: "break what the drill is to break", source })?;
-        self.until_recovered(&fault).await;
+        let instances = self.ground.topology.service.replicas.min;
+        let mut stage = Stage::new(&self.ground.lab, self.roles, instances);
+        let done = self.acts(&mut stage).await;
+        if done.is_err() {
+            // Because the first error is the one to be told, a second one is only noted.
+            if let Err(error) = stage.heal().await {
+                tracing::warn!(%error, "What the drill had broken could not be mended.");
+            }
+        }
+        let mut done = done?;
+        (self.step)("waiting until reads and writes are back");
+        self.until_recovered(&done.fault, done.healed.at).await;
+        self.until_recovered(&done.healed, done.healed.at).await;
         self.record.calm_down();
-        let start = self.record.now();
-        if self.orders.restart && self.orders.scenario == Scenario::DatabaseCrash {
-            (self.step)(&format!("{region}: waiting until its database is whole again"));
-        } else {
-            (self.step)(&format!("{region}: starting it again, and waiting until it is whole"));
-            let mend = self.mend(&region).await;
-            mend.map_err(|source| DrillError::Lab { doing: "start again what was broken", source })?;
-            marks.push(Mark { at: start, event: mended, region: Some(region.clone()) });
+        let from = self.record.now();
+        if !stage.is_whole() {
+            let mended = stage.heal().await;
+            mended.map_err(|source| DrillError::Lab { doing: "mend what was broken", source })?;
+            done.marks.push(Mark { at: from, event: "everything mended".into(), region: None });
         }
-        marks.extend(self.until_back(&fault, start).await?);
-        Ok((fault, marks))
+        (self.step)("waiting until every region is whole again");
+        // A single blow mends itself: from when on is not known, only that it is over by now.
+        let from = if done.healed.at > done.fault.at { done.healed.at } else { from };
+        for region in &self.cast.struck {
+            done.marks.extend(self.until_back(region, from).await?);
+        }
+        Ok(done)
     }
 
-    fn words(&self) -> (&'static str, &'static str) {
-        match self.orders.scenario {
-            Scenario::RegionOutage => ("region stopped", "region started again"),
-            Scenario::DatabaseCrash => ("database killed", "database started again"),
-        }
-    }
-
-    async fn break_it(&self, region: &RegionName) -> Result<(), crate::control::ControlError> {
-        match (self.orders.scenario, self.orders.restart) {
-            (Scenario::RegionOutage, _) => self.ground.lab.kill_region(region).await,
-            (Scenario::DatabaseCrash, true) => {
-                self.ground.lab.part(region, Part::Postgres, PartAction::Crash).await
+    /// Carries out every act at its time.
+    async fn acts(&self, stage: &mut Stage) -> Result<Done, DrillError> {
+        let origin = self.record.now();
+        let mut marks = Vec::new();
+        let mut first = None;
+        let mut last = None;
+        for act in &self.orders.drill.acts {
+            self.record.pause(origin, act.at).await;
+            (self.step)(&act.deed.to_string());
+            let at = self.record.now();
+            let done = stage.carry_out(&act.deed).await;
+            done.map_err(|source| DrillError::Lab { doing: "do what the drill is to do", source })?;
+            let (event, regions) = stage::told(&act.deed, self.roles);
+            let mark = |region| Mark { at, event: event.clone(), region };
+            match regions.is_empty() {
+                true => marks.push(mark(None)),
+                false => marks.extend(regions.into_iter().map(Some).map(mark)),
             }
-            (Scenario::DatabaseCrash, false) => {
-                self.ground.lab.part(region, Part::Postgres, PartAction::Kill).await
-            }
+            let region = self.cast.struck.first().unwrap_or(&self.writer.region).clone();
+            let struck = Fault { region, at, struck: self.record.now() };
+            first.get_or_insert_with(|| struck.clone());
+            last = Some(struck);
         }
-    }
-
-    async fn mend(&self, region: &RegionName) -> Result<(), crate::control::ControlError> {
-        match self.orders.scenario {
-            Scenario::RegionOutage => self.ground.lab.start_region(region).await,
-            Scenario::DatabaseCrash => self.ground.lab.part(region, Part::Postgres, PartAction::Start).await,
-        }
+        let none = || DrillError::NotReady("the drill does nothing".into());
+        Ok(Done { fault: first.ok_or_else(none)?, healed: last.ok_or_else(none)?, marks })
     }
 
     /// Waits until every client has succeeded a few times: what never worked cannot recover.
@@ -193,10 +211,9 @@ impl<S: Fn(&str) + Sync> Attempt<'_, S> {
         None
     }
 
-    /// Waits until reads and writes are back for good wherever they can be, or it has lasted too long to wait for.
-    async fn until_recovered(&self, fault: &Fault) {
-        (self.step)("waiting until reads and writes are back");
-        let until = fault.at.plus(self.ground.topology.objectives.rto * 2 + RECOVERY_WAIT_BEYOND);
+    /// Waits until reads and writes are back for good wherever they can be, or it has lasted too long after `from`.
+    async fn until_recovered(&self, fault: &Fault, from: Moment) {
+        let until = from.plus(self.ground.topology.objectives.rto * 2 + RECOVERY_WAIT_BEYOND);
         while self.record.now() < until {
             let back = {
                 let history = self.record.history();
@@ -211,10 +228,9 @@ impl<S: Fn(&str) + Sync> Attempt<'_, S> {
         }
     }
 
-    /// Waits until the struck region is whole, and tells when.
-    async fn until_back(&self, fault: &Fault, from: Moment) -> Result<Vec<Mark>, DrillError> {
+    /// Waits until a struck region is whole, and tells when.
+    async fn until_back(&self, region: &RegionName, from: Moment) -> Result<Vec<Mark>, DrillError> {
         let until = self.record.now().plus(BACK_WAIT_MAX);
-        let region = &fault.region;
         let whole = |view: &View| view.well && (view.replica || view.writer.is_some());
         loop {
             let seen = {
@@ -223,13 +239,13 @@ impl<S: Fn(&str) + Sync> Attempt<'_, S> {
                 answers.zip(watched.first(region, from, whole))
             };
             if let Some((answers, complete)) = seen {
-                let mark = |at, event| Mark { at, event, region: Some(region.clone()) };
+                let mark =
+                    |at, event: &'static str| Mark { at, event: event.into(), region: Some(region.clone()) };
                 let writes = self.ground.until_well().await?.region == *region;
-                let whole = if writes { "writer again" } else { "replica complete" };
-                return Ok(match self.orders.scenario {
-                    Scenario::RegionOutage => vec![mark(answers, "region answers"), mark(complete, whole)],
-                    Scenario::DatabaseCrash => vec![mark(complete, whole)],
-                });
+                let whole = mark(complete, if writes { "writer again" } else { "replica complete" });
+                // An agent that has answered all along tells nothing by answering.
+                let silent = answers > from;
+                return Ok(if silent { vec![mark(answers, "region answers"), whole] } else { vec![whole] });
             }
             if self.record.now() > until {
                 let because = self.record.watched().last(region).map_or_else(
@@ -246,8 +262,9 @@ impl<S: Fn(&str) + Sync> Attempt<'_, S> {
     }
 
     /// Counts, once all clients have ended.
-    async fn count(&self, fault: &Fault, marks: Vec<Mark>) -> Result<Judged, DrillError> {
+    async fn count(&self, done: &Done) -> Result<Judged, DrillError> {
         (self.step)("counting acknowledged writes");
+        let Done { fault, healed, marks } = done;
         let writer = self.ground.until_well().await?;
         let kept = self.record.table.kept(self.ground.place(&writer.region)?).await?;
         let settled = self.record.table.until_settled(self.ground, &kept).await;
@@ -255,33 +272,39 @@ impl<S: Fn(&str) + Sync> Attempt<'_, S> {
         let watched = self.record.watched();
         let lost = history.lost(&kept);
         let numbers: BTreeSet<u64> = lost.keys().copied().collect();
-        let recovered =
-            ledger::holds(&self.ground.place(&fault.region)?.ledger, self.record.table.name(), &numbers);
-        let promoted = watched.promoted(self.writer.epoch);
+        let in_ledger = |place: &Place| ledger::holds(&place.ledger, self.record.table.name(), &numbers);
+        let recovered: BTreeSet<u64> = self.ground.places.iter().flat_map(in_ledger).collect();
+        let promoted = watched.promoted(self.writer.epoch).map(|(_, region)| region);
         let told = Told {
             fault,
             before: self.writer.epoch,
             lease_ttl: self.ground.topology.quorum.lease_ttl,
-            survivors: &self.cast.survivors,
+            survivors: &self.cast.writers,
             history: &history,
             watched: &watched,
-            marks: &marks,
+            marks,
         };
+        let planned = !self.orders.drill.acts.iter().any(|act| act.deed.breaks());
+        let later = healed.at > fault.at;
+        let after_heal = |back: Option<Duration>| back.filter(|_| later).map(whole_ms);
         let run = Run {
             rto_reads_ms: history.rto_reads(fault, &self.cast.readers).map(whole_ms),
             rto_writes_ms: history.rto_writes(fault, &self.cast.writers).map(whole_ms),
-            pause_ms: None,
+            reads_after_heal_ms: after_heal(history.rto_reads(healed, &self.cast.readers)),
+            writes_after_heal_ms: after_heal(history.rto_writes(healed, &self.cast.writers)),
+            pause_ms: planned.then(|| whole_ms(history.longest_pause(fault.at))),
             acknowledged: history.acknowledged(),
             lost: numbers.into_iter().collect(),
             stranded_recovered: recovered.len(),
             requests: history.requests(),
             errors_seen: history.errors_seen(),
             two_writers_ms: whole_ms(overlap::two_writers(&self.record.tries())),
-            failed_over_to: promoted.map(|(_, region)| region).filter(|region| *region != self.writer.region),
+            failed_over_to: promoted.filter(|region| *region != self.writer.region),
             timeline: timeline(&told),
         };
         let oldest = lost.values().map(|acknowledged| fault.at.since(*acknowledged)).max();
         let oldest_lost_ms = oldest.map_or(0, whole_ms);
-        Ok(Judged { run, oldest_lost_ms, settled, overflowed: history.is_full() })
+        let overflowed = history.is_full();
+        Ok(Judged { run, oldest_lost_ms, one_act: !later, settled, overflowed })
     }
 }

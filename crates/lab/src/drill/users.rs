@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use isles_model::RegionName;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     exchange::{Answered, Connection},
@@ -21,6 +21,8 @@ const PACE: Duration = Duration::from_millis(40);
 const CONNECT_WAIT: Duration = Duration::from_millis(300);
 /// How long a user waits for the answer to a read before he tries the next edge.
 const READ_WAIT: Duration = Duration::from_secs(2);
+/// How long a user then prefers other edges, as a browser remembers an address that did not answer.
+const AVOIDED_FOR: Duration = Duration::from_secs(10);
 /// How much longer than the spec's `hold_writes` a user waits for the answer to a write.
 const WRITE_WAIT_BEYOND_HOLD: Duration = Duration::from_secs(5);
 
@@ -80,17 +82,22 @@ struct User {
 struct Edge {
     address: SocketAddr,
     open: Option<Connection>,
+    /// When it last left the user waiting in vain.
+    silent: Option<Instant>,
 }
 
 impl User {
     fn new(home: RegionName, edges: &[SocketAddr]) -> Self {
-        let edges = edges.iter().map(|address| Edge { address: *address, open: None }).collect();
+        let edges =
+            edges.iter().map(|address| Edge { address: *address, open: None, silent: None }).collect();
         Self { home, edges }
     }
 
     /// A read may be tried at every edge.
     async fn read(&mut self, path: &str) -> Outcome {
-        for edge in &mut self.edges {
+        // Nearest first; those that were silent a moment ago last.
+        let (silent, lively): (Vec<_>, Vec<_>) = self.edges.iter_mut().partition(|edge| edge.is_avoided());
+        for edge in lively.into_iter().chain(silent) {
             if let Answered::Served = edge.get(path).await {
                 return Outcome::Succeeded;
             }
@@ -113,20 +120,39 @@ impl User {
 }
 
 impl Edge {
+    fn is_avoided(&self) -> bool {
+        self.silent.is_some_and(|since| since.elapsed() < AVOIDED_FOR)
+    }
+
     /// Over the open connection, or a new one where there is none or the edge has closed it meanwhile.
     async fn get(&mut self, path: &str) -> Answered {
-        if let Some(mut connection) = self.open.take()
-            && let Answered::Served = connection.ask("GET", path, Bytes::new(), READ_WAIT).await
-        {
-            self.open = Some(connection);
-            return Answered::Served;
+        if let Some(connection) = self.open.take() {
+            let begun = Instant::now();
+            if let Answered::Served = self.ask(connection, path).await {
+                return Answered::Served;
+            }
+            if begun.elapsed() >= READ_WAIT {
+                return Answered::Failed;
+            }
         }
-        let Ok(mut connection) = Connection::open(self.address, CONNECT_WAIT).await else {
+        let Ok(connection) = Connection::open(self.address, CONNECT_WAIT).await else {
             return Answered::Unsent;
         };
+        self.ask(connection, path).await
+    }
+
+    async fn ask(&mut self, mut connection: Connection, path: &str) -> Answered {
+        let begun = Instant::now();
         let answered = connection.ask("GET", path, Bytes::new(), READ_WAIT).await;
-        if let Answered::Served = answered {
-            self.open = Some(connection);
+        match answered {
+            Answered::Served => {
+                self.open = Some(connection);
+                self.silent = None;
+            }
+            Answered::Unsent | Answered::Failed if begun.elapsed() >= READ_WAIT => {
+                self.silent = Some(Instant::now());
+            }
+            Answered::Unsent | Answered::Failed => {}
         }
         answered
     }

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Distance, Report};
+use super::{Distance, Report, Settings};
 
 /// The most reports that are listed: the newest.
 const LISTED_MAX: usize = 200;
@@ -43,6 +43,9 @@ pub struct Kept {
     pub app: String,
     /// The version of Isles that drilled.
     pub isles: String,
+    /// What the result depends on.
+    #[serde(default)]
+    pub settings: Settings,
     /// Distances, asked and measured.
     pub distances: Vec<Distance>,
     /// The printed object.
@@ -60,6 +63,7 @@ pub fn keep(dir: &Path, report: &Report) -> Result<PathBuf, KeptError> {
         at,
         app: report.app.clone(),
         isles: env!("CARGO_PKG_VERSION").to_owned(),
+        settings: report.settings.clone(),
         distances: report.distances.clone(),
         report: report.clone(),
     };
@@ -95,6 +99,7 @@ pub fn list(dir: &Path) -> Result<Vec<Kept>, KeptError> {
     let restore = |mut kept: Kept| {
         kept.report.app = kept.app.clone();
         kept.report.distances = kept.distances.clone();
+        kept.report.settings = kept.settings.clone();
         kept
     };
     Ok(newest.iter().filter_map(read).map(restore).collect())
@@ -143,7 +148,7 @@ mod tests {
         let reports = dir.path().join("reports");
         assert!(list(&reports).unwrap().is_empty());
         let report = Report {
-            scenario: crate::drill::Scenario::DatabaseCrash,
+            scenario: "database-crash".into(),
             pattern: isles_model::topology::Pattern::ReadReplicas,
             regions: 3,
             verdict: super::super::Verdict::Pass,
@@ -152,6 +157,7 @@ mod tests {
             summary: None,
             objectives: super::super::Objectives { rto_ms: 15000, rpo_writes: None },
             app: "shop".into(),
+            settings: Settings::default(),
             distances: Vec::new(),
         };
         let path = keep(&reports, &report).unwrap();

@@ -10,10 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use kept::{Kept, KeptError, keep, list};
 
-use crate::{
-    drill::{Scenario, whole_ms},
-    timeline::Entry,
-};
+use crate::{drill::whole_ms, timeline::Entry};
 
 /// A measured distance may differ from the one asked for by so many percent.
 const OFF_PERCENT_MAX: u128 = 5;
@@ -23,8 +20,8 @@ const OFF_MIN: Duration = Duration::from_millis(1);
 /// The result of a drill.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// What was broken.
-    pub scenario: Scenario,
+    /// The drill's name.
+    pub scenario: String,
     /// Who takes traffic, who takes writes.
     pub pattern: Pattern,
     /// How many regions there are.
@@ -44,9 +41,39 @@ pub struct Report {
     /// The application's name. Not printed: the lab is known to whoever asks.
     #[serde(skip)]
     pub app: String,
+    /// What the result depends on. Kept with the report.
+    #[serde(skip)]
+    pub settings: Settings,
     /// The distances between the regions. Kept with the report and told to people.
     #[serde(skip)]
     pub distances: Vec<Distance>,
+}
+
+/// What a result depends on besides the app: only results of the same settings can be compared.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Settings {
+    /// `async`, `bounded 500ms`, `remote`.
+    pub commit: String,
+    /// How long the right to write lasts after its last renewal, in milliseconds.
+    pub lease_ttl_ms: u64,
+    /// The regions, in the spec's order, and the witness.
+    pub places: Vec<RegionName>,
+}
+
+impl Settings {
+    /// Those of a spec.
+    pub fn of(topology: &isles_model::Topology) -> Self {
+        use isles_model::topology::Commit;
+        Self {
+            commit: match topology.database.commit {
+                Commit::Async => "async".to_owned(),
+                Commit::Bounded(bound) => format!("bounded {}", isles_model::spec::show_duration(bound)),
+                Commit::Remote => "remote".to_owned(),
+            },
+            lease_ttl_ms: whole_ms(topology.quorum.lease_ttl),
+            places: topology.region_names().chain(&topology.witness).cloned().collect(),
+        }
+    }
 }
 
 /// Whether the promises were kept.
@@ -78,6 +105,12 @@ pub struct Run {
     pub rto_reads_ms: Option<u64>,
     /// From the fault to the first acknowledgement of a write that began after it, in milliseconds; `null`: there was none.
     pub rto_writes_ms: Option<u64>,
+    /// The same as `rto_reads_ms`, counted from the drill's last act, where that is not the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads_after_heal_ms: Option<u64>,
+    /// The same as `rto_writes_ms`, counted from the drill's last act.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes_after_heal_ms: Option<u64>,
     /// How long writes paused in a planned change, in milliseconds; `null`: this was no planned change.
     pub pause_ms: Option<u64>,
     /// Acknowledged numbered writes.
@@ -233,7 +266,7 @@ mod tests {
             ..Run::default()
         };
         let report = Report {
-            scenario: Scenario::RegionOutage,
+            scenario: "region-outage".into(),
             pattern: Pattern::ReadReplicas,
             regions: 3,
             verdict: Verdict::Pass,
@@ -242,6 +275,7 @@ mod tests {
             summary: None,
             objectives: Objectives { rto_ms: 15000, rpo_writes: Some(0) },
             app: "shop".into(),
+            settings: Settings::default(),
             distances: Vec::new(),
         };
         let expect: serde_json::Value = serde_json::from_str(

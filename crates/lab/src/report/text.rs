@@ -22,7 +22,10 @@ impl Display for Report {
         }
         writeln!(f)?;
         match self.verdict {
-            Verdict::Pass => writeln!(f, "Verdict: pass. Every objective of the spec was kept.")?,
+            Verdict::Pass => writeln!(
+                f,
+                "Verdict: pass. Every objective of the spec and every expectation of the drill was kept."
+            )?,
             Verdict::Missed => writeln!(f, "Verdict: missed.")?,
             Verdict::Void => {
                 writeln!(f, "Verdict: void. The distances were not those asked for, so nothing is scored.")?;
@@ -44,6 +47,14 @@ impl Report {
         let promised = grouped(self.objectives.rto_ms);
         writeln!(f, "  reads back       {}   promised within {promised} ms", time(run.rto_reads_ms))?;
         writeln!(f, "  writes back      {}   promised within {promised} ms", time(run.rto_writes_ms))?;
+        for (what, after) in [("reads", run.reads_after_heal_ms), ("writes", run.writes_after_heal_ms)] {
+            if after.is_some() {
+                writeln!(f, "  {what:<6} back      {}   counted from the last act", time(after))?;
+            }
+        }
+        if run.pause_ms.is_some() {
+            writeln!(f, "  writes paused    {}", time(run.pause_ms))?;
+        }
         let lost = run.lost.len();
         let promise =
             if self.objectives.rpo_writes == Some(0) { "none may be" } else { "counted, not promised" };
@@ -138,7 +149,10 @@ mod tests {
     use isles_model::topology::Pattern;
 
     use super::*;
-    use crate::{drill::Scenario, report::Objectives, timeline::Entry};
+    use crate::{
+        report::{Objectives, Settings},
+        timeline::Entry,
+    };
 
     #[test]
     fn a_lost_write_is_listed_by_its_number() {
@@ -152,7 +166,7 @@ mod tests {
             ..Run::default()
         };
         let report = Report {
-            scenario: Scenario::RegionOutage,
+            scenario: "region-outage".into(),
             pattern: Pattern::ReadReplicas,
             regions: 3,
             verdict: Verdict::Missed,
@@ -161,6 +175,7 @@ mod tests {
             summary: None,
             objectives: Objectives { rto_ms: 15000, rpo_writes: None },
             app: "shop".into(),
+            settings: Settings::default(),
             distances: Vec::new(),
         };
         let text = report.to_string();

@@ -22,6 +22,7 @@ use super::{
     keeper::{Common, Ended, Handle, Keeper},
     lab::{Lab, blueprint_config},
     links::Links,
+    rigs,
 };
 use crate::{
     blueprint::{Blueprint, RegionBlueprint, write_private},
@@ -181,7 +182,9 @@ fn keepers(
         keep(&member.region, Part::Etcd, etcd::launch(&store, member, &dir, &log), Some(on_start));
     }
     for (region, cluster) in clusters {
-        keep(region, Part::Postgres, cluster.launch(), None);
+        let mut launch = cluster.launch();
+        launch.env.extend(rigs::clock_environment(blueprint, region));
+        keep(region, Part::Postgres, launch, None);
     }
     for region in &blueprint.regions {
         keep(&region.name, Part::Agent, agent_launch(blueprint, region), None);

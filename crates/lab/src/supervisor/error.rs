@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use isles_model::RegionName;
 
+use super::rigs::NoRig;
 use crate::{
     blueprint::BlueprintError, control::Part, ports::PortError, postgres::ClusterError, tail::DISK_FULL,
 };
@@ -14,6 +15,9 @@ pub enum LabError {
     /// It could not be laid out.
     #[error(transparent)]
     Blueprint(#[from] BlueprintError),
+    /// This machine cannot do what the lab was asked to be able to do.
+    #[error(transparent)]
+    Rig(#[from] NoRig),
     /// The spec says nothing that could be started.
     #[error("service `{service}` has no `command`, so the lab cannot start it")]
     NoCommand {
@@ -134,6 +138,7 @@ impl LabError {
             Self::Unhealthy { .. } => {
                 "the app must answer its health check on 127.0.0.1:$PORT; a slow start needs a longer healthcheck.start_period".into()
             }
+            Self::Rig(rig) => rig.remedy().to_owned(),
             Self::Blueprint(_) | Self::Database { .. } | Self::Template(_) | Self::File { .. } | Self::Wan(_) | Self::Link { .. }
             | Self::Ended { .. } | Self::NotReady { .. } | Self::NoLeader { .. } | Self::Interrupted => String::new(),
         }

@@ -95,6 +95,7 @@ impl Lab {
                 parts: self.parts_of(&member.region).map(Handle::state).collect(),
             }),
             links,
+            rigs: blueprint.rigs,
             timing: progress.timing.clone(),
         }
     }

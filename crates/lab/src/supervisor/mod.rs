@@ -7,6 +7,7 @@ mod housekeeping;
 mod keeper;
 mod lab;
 mod links;
+mod rigs;
 mod serve;
 mod start;
 mod stop;
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 
 pub use error::LabError;
 pub use events::{Event, Watcher};
+pub use rigs::{NoRig, check as check_rigs};
 
 use crate::{
     blueprint::{self, Blueprint, Wishes},
@@ -105,6 +107,7 @@ async fn run_in(
     if !blueprint.kept {
         remove_leavings(&blueprint);
     }
+    rigs::prepare(&blueprint)?;
     settings.layout.point_to_lab();
     let assembled = assemble::assemble(settings, blueprint, began).await?;
     let assemble::Assembled { lab, clusters, mut ended } = assembled;
@@ -121,6 +124,7 @@ async fn run_in(
         lab.set_phase(Phase::Stopping);
     }
     stop::stop(&lab, matches!(result, Ok(true))).await;
+    rigs::remove(&lab);
     answering.abort();
     result
 }

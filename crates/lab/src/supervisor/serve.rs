@@ -13,6 +13,7 @@ use tokio::{
 use super::{
     keeper::{Handle, Order},
     lab::Lab,
+    rigs,
 };
 use crate::{
     control::{Answer, LINE_BYTES_MAX, Part, PartAction, Request},
@@ -69,8 +70,14 @@ async fn carry_out(request: Request, lab: &Lab, down: &mpsc::Sender<bool>) -> An
         Request::State => return Answer::State(Box::new(lab.state().await)),
         Request::KillRegion { region } => kill_region(lab, &region).await,
         Request::StartRegion { region } => start_region(lab, &region).await,
+        Request::StallRegion { region, stalled } => stall_region(lab, &region, stalled).await,
         Request::Part { region, part, action } => act(lab, &region, part, action).await,
         Request::Link { from, to, condition } => lab.links.set(&from, &to, condition).await,
+        Request::Clock { region, ahead_ms } => rigs::set_clock(lab, &region, ahead_ms),
+        Request::Disk { region, full } => rigs::fill_disk(lab, &region, full),
+        Request::Down { keep: true } if lab.blueprint.rigs.small_disks => {
+            Err("databases on small disks cannot be kept".to_owned())
+        }
         Request::Down { keep } => down.try_send(keep).map_err(|_| "the lab is stopping already".to_owned()),
     };
     done.map_or_else(|because| Answer::Refused { because }, |()| Answer::Done)
@@ -104,6 +111,22 @@ async fn start_region(lab: &Lab, region: &RegionName) -> Result<(), String> {
     Ok(())
 }
 
+/// Stops or continues all processes of a region in one go, as a machine that is suspended and resumed.
+async fn stall_region(lab: &Lab, region: &RegionName, stalled: bool) -> Result<(), String> {
+    let parts: Vec<&Handle> = lab.parts_of(region).collect();
+    if parts.is_empty() {
+        return Err(unknown(lab, region));
+    }
+    let pids: Vec<u32> = parts.iter().filter_map(|part| part.state().pid).collect();
+    tree::signal_trees(&pids, if stalled { Signal::STOP } else { Signal::CONT });
+    let order = if stalled { Order::Freeze } else { Order::Thaw };
+    let heard: Vec<_> = parts.iter().map(|part| part.order(order)).collect();
+    for done in heard {
+        let _ = done.await;
+    }
+    Ok(())
+}
+
 async fn act(lab: &Lab, region: &RegionName, part: Part, action: PartAction) -> Result<(), String> {
     let handle = lab.part(region, part).ok_or_else(|| match lab.parts_of(region).next() {
         Some(_) => format!("{region} has no {part}"),
@@ -119,7 +142,7 @@ async fn act(lab: &Lab, region: &RegionName, part: Part, action: PartAction) -> 
     handle.order(order).await.map_err(|_| format!("{part} in {region} is not being kept any more"))
 }
 
-fn unknown(lab: &Lab, region: &RegionName) -> String {
+pub(crate) fn unknown(lab: &Lab, region: &RegionName) -> String {
     let names: Vec<String> = lab.blueprint.places().iter().map(ToString::to_string).collect();
     format!("the lab has no region {region}; it has {}", names.join(", "))
 }

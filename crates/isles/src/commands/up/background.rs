@@ -28,6 +28,9 @@ pub(super) async fn start(global: &Global, args: &Args) -> Outcome {
     for dir in &args.data_dirs {
         command.arg("--data-dir").arg(format!("{}={}", dir.region, dir.path.display()));
     }
+    for rig in &args.rigs {
+        command.args(["--with", rig.word()]);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.map_err(Failure::new)?);
     let mut child = command.spawn().map_err(Failure::new)?;
     let pid = child.id().unwrap_or_default();

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf, str::FromStr, sync::Arc, time::D
 
 use isles_lab::{
     blueprint::Wishes,
-    control::{Client, LabState, Phase},
+    control::{Client, LabState, Phase, Rigs},
     layout::Layout,
     requirements,
     supervisor::{self, Event, Settings, Watcher},
@@ -38,12 +38,37 @@ pub(crate) struct Args {
     /// Where a region's PostgreSQL keeps its files.
     #[arg(long = "data-dir", value_name = "REGION=PATH")]
     data_dirs: Vec<DataDir>,
+    /// What a drill may do to this lab besides: move the databases' wall clocks, fill their disks (needs root).
+    #[arg(long = "with", value_name = "RIG", value_delimiter = ',')]
+    pub(crate) rigs: Vec<Rig>,
     /// Say where the time went.
     #[arg(long)]
     timing: bool,
     /// Be the lab in the background (what `--detach` starts).
     #[arg(long, hide = true)]
     supervise: bool,
+    /// This process has its own mounts already.
+    #[arg(long, hide = true)]
+    own_mounts: bool,
+}
+
+/// What a lab can do only if it was started for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Rig {
+    /// The databases' wall clocks can be moved.
+    MovableClocks,
+    /// Each database has a disk of its own that can be filled.
+    SmallDisks,
+}
+
+impl Rig {
+    /// As it is typed.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::MovableClocks => "movable-clocks",
+            Self::SmallDisks => "small-disks",
+        }
+    }
 }
 
 /// `REGION=PATH`.
@@ -70,6 +95,11 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         return running::block_on(show_running(global, args, &layout));
     }
     let topology = spec_file::load(global)?.topology;
+    supervisor::check_rigs(rigs(args))
+        .map_err(|lacks| Failure::refused(lacks.to_string(), lacks.remedy()))?;
+    if args.rigs.contains(&Rig::SmallDisks) && !args.detach && !args.own_mounts {
+        return Err(with_own_mounts());
+    }
     let settings = settings(args, topology, &layout)?;
     if args.detach {
         drop(settings);
@@ -97,6 +127,26 @@ fn settings(args: &Args, topology: Topology, layout: &Layout) -> Result<Settings
     Ok(Settings { topology, layout: layout.clone(), lock, programs, etcd, cache: cache(layout), wishes })
 }
 
+fn rigs(args: &Args) -> Rigs {
+    Rigs {
+        movable_clocks: args.rigs.contains(&Rig::MovableClocks),
+        small_disks: args.rigs.contains(&Rig::SmallDisks),
+    }
+}
+
+/// Becomes the same command in a mount namespace of its own, so that no disk outlives the lab. Returns only on failure.
+fn with_own_mounts() -> Failure {
+    use std::os::unix::process::CommandExt as _;
+    let own = match std::env::current_exe() {
+        Ok(own) => own,
+        Err(error) => return Failure::new(error),
+    };
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "--"]).arg(own);
+    let error = command.args(std::env::args_os().skip(1)).arg("--own-mounts").exec();
+    Failure::with_help(error, "small disks need the program `unshare` of util-linux")
+}
+
 fn wishes(args: &Args, topology: &Topology) -> Result<Wishes, Failure> {
     let mut data_dirs = BTreeMap::new();
     for DataDir { region, path } in &args.data_dirs {
@@ -110,7 +160,7 @@ fn wishes(args: &Args, topology: &Topology) -> Result<Wishes, Failure> {
         })?;
         data_dirs.insert(region.clone(), path);
     }
-    Ok(Wishes { edge_port: args.edge_port, data_dirs })
+    Ok(Wishes { edge_port: args.edge_port, data_dirs, rigs: rigs(args) })
 }
 
 /// Where prepared empty databases are kept: the user's cache directory (XDG Base Directory Specification).
