@@ -111,6 +111,9 @@ fn others_are_all_that_are_not_named_otherwise() {
     assert_eq!(meant(&[Subject::Others], &[writer.clone(), region("b")], true), "c w");
     assert_eq!(meant(&[Subject::Others], &[region("c")], true), "a b w");
     assert_eq!(meant(&[Subject::Replica(2), Subject::Others], &[], false), "c a b");
+    let (holder, c) = (Subjects::one(Subject::Holder), region("c"));
+    assert_eq!(holder.with_holder(&c).0, [Subject::Named(c)]);
+    assert_eq!(meant(&[Subject::Holder], &[], false), "a");
     assert_eq!(meant(&[Subject::Witness, Subject::Named(region("b"))], &[], false), "w b");
 }
 

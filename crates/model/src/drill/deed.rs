@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::subject::{Subject, Subjects};
-use crate::spec::show_duration;
+use crate::{RegionName, spec::show_duration};
 
 /// What is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,6 +139,26 @@ impl Deed {
             Self::Disk { full, .. } => *full,
             Self::Switchover { .. } | Self::Failback | Self::Drain { .. } | Self::Heal => false,
         }
+    }
+
+    /// The same with the region that takes writes just now in the place of `holder`.
+    #[must_use]
+    pub fn with_holder(&self, holder: &RegionName) -> Self {
+        let mut fixed = self.clone();
+        match &mut fixed {
+            Self::Region { who, .. }
+            | Self::Part { who, .. }
+            | Self::Clock { who, .. }
+            | Self::Disk { who, .. }
+            | Self::Drain { who, .. } => *who = who.with_holder(holder),
+            Self::Link { from, to, .. } => {
+                *from = from.with_holder(holder);
+                *to = to.with_holder(holder);
+            }
+            Self::Switchover { to } if *to == Subject::Holder => *to = Subject::Named(holder.clone()),
+            Self::Switchover { .. } | Self::Failback | Self::Heal => {}
+        }
+        fixed
     }
 
     /// The regions it names first: those that it strikes, where it breaks something.

@@ -28,7 +28,7 @@ pub(super) struct Line<'a> {
 }
 
 /// Words that stand for a role; no region's name is taken for one of them.
-const ROLES: [&str; 4] = ["writer", "replica", "others", "witness"];
+const ROLES: [&str; 5] = ["writer", "holder", "replica", "others", "witness"];
 
 impl<'a> Line<'a> {
     /// The line of this number that begins at `start` in the text; its comment is left out, a comma is a word.
@@ -125,11 +125,12 @@ impl<'a> Line<'a> {
     }
 
     pub(super) fn subject(&mut self) -> Result<Subject, Mistake> {
-        let help = "write writer, replica, replica-2, others, witness or a region's name";
+        let help = "write writer, holder, replica, replica-2, others, witness or a region's name";
         let found = self.word("a region", help)?;
         let number = |text: &str| text.parse::<usize>().ok().filter(|number| (1..=99).contains(number));
         match found {
             "writer" => Ok(Subject::Writer),
+            "holder" => Ok(Subject::Holder),
             "replica" => Ok(Subject::Replica(1)),
             "others" => Ok(Subject::Others),
             "witness" => Ok(Subject::Witness),

@@ -9,6 +9,8 @@ use crate::RegionName;
 pub enum Subject {
     /// The region that takes writes when the drill begins.
     Writer,
+    /// The region that takes writes at the moment of the act. What is done to it is mended by `heal`.
+    Holder,
     /// The n-th of the other data regions in the spec's order, from 1.
     Replica(usize),
     /// The region that votes and holds no data.
@@ -23,6 +25,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Writer => f.pad("writer"),
+            Self::Holder => f.pad("holder"),
             Self::Replica(1) => f.pad("replica"),
             Self::Replica(number) => f.pad(&format!("replica-{number}")),
             Self::Witness => f.pad("witness"),
@@ -42,12 +45,22 @@ impl Subjects {
         Self(vec![subject])
     }
 
+    /// The same with the region that takes writes just now in the place of `holder`.
+    #[must_use]
+    pub fn with_holder(&self, holder: &RegionName) -> Self {
+        let fixed = |subject: &Subject| match subject {
+            Subject::Holder => Subject::Named(holder.clone()),
+            other => other.clone(),
+        };
+        Self(self.0.iter().map(fixed).collect())
+    }
+
     /// Whether the witness could be meant.
     pub fn has_witness(&self) -> bool {
         self.0.contains(&Subject::Witness)
     }
 
-    /// The regions meant. `replicas`: the other data regions in the spec's order; `taken`: what `others` leaves out
+    /// The regions meant; a `holder` that has not been fixed counts as the writer. `replicas`: the other data regions in the spec's order; `taken`: what `others` leaves out
     /// besides the subjects beside it; `whole`: whether `others` includes the witness.
     pub fn resolve(
         &self,
@@ -65,7 +78,7 @@ impl Subjects {
         };
         for subject in &self.0 {
             match subject {
-                Subject::Writer => add(writer),
+                Subject::Writer | Subject::Holder => add(writer),
                 Subject::Replica(number) => {
                     replicas.get(number.saturating_sub(1)).into_iter().for_each(&mut add);
                 }
