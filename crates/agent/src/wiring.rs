@@ -12,12 +12,12 @@ use std::{
 use isles_decide::{Helm, HelmConfig};
 use isles_edge::EdgeConfig;
 use isles_model::{
-    AgentConfig, Because, DatabaseOrder, DatabaseRole, Fact, LeaseOrder, Meter, Plan, RegionName,
-    RegionReport, Snapshot, Writes,
+    AgentConfig, Because, DatabaseOrder, DatabaseRole, EpochSecret, Fact, LeaseOrder, Meter, Plan,
+    RegionName, RegionReport, Snapshot, Writes,
 };
 use isles_postgres::{
     Findings, PostgresConfig,
-    gate::{GateConfig, GateLimits},
+    gate::{Account, GateConfig, GateLimits},
 };
 use rustix::fs::{FlockOperation, flock};
 use tokio::{
@@ -327,7 +327,9 @@ impl Parts {
             peer: ports.peer_gate,
             socket: database.socket_dir.join(format!(".s.PGSQL.{}", database.port)),
             peers: addresses(|peer| peer.peer_gate),
-            roles: [database.app_user.clone(), database.read_user.clone()].into(),
+            app: Account { name: database.app_user.clone(), password: database.app_password.clone() },
+            secret: EpochSecret::new(&peer_secret),
+            reader: Account { name: database.read_user.clone(), password: database.read_password.clone() },
             hold: topology.routing.hold_writes,
             limits: GateLimits::default(),
         };
@@ -338,6 +340,7 @@ impl Parts {
         let postgres = PostgresConfig {
             region: region.clone(),
             database,
+            secret: EpochSecret::new(&peer_secret),
             peers: addresses(|peer| peer.database),
             exclude_tables: topology.database.exclude_tables.clone(),
             ledger_path: data_dir.join(LEDGER_FILE),

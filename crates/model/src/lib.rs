@@ -3,6 +3,7 @@
 //! Knows nothing of the world: no socket, no clock, no file. A type enters only if two crates exchange it.
 
 pub mod config;
+pub mod credential;
 pub mod drill;
 pub mod fact;
 pub mod ids;
@@ -16,6 +17,7 @@ pub mod spec;
 pub mod topology;
 
 pub use config::AgentConfig;
+pub use credential::EpochSecret;
 pub use fact::{
     AppReport, Copy, DatabaseReport, DatabaseRole, DatabaseState, Fact, Lag, LeaseOutcome, Lineage,
     RegionReport, Standbys,

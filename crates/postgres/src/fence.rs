@@ -4,6 +4,10 @@
 //! ordered, what has been promoted and the time; it decides nothing. The gate in front shuts first; this door
 //! holds also against whoever goes round the gate.
 //!
+//! The door has a key too: the app's role has another password in every epoch ([`isles_model::EpochSecret`]), set
+//! as the door opens. A gate that knows only an older epoch does not get in, and neither does whoever knows nothing
+//! but the password in the app's `DATABASE_URL`.
+//!
 //! The door has an end inside PostgreSQL too (`VALID UNTIL`), which moves on with the lease: a region that was lost
 //! and comes back finds its own door shut before its agent has said a word.
 
@@ -18,6 +22,7 @@ use crate::{
     error::{DatabaseError, Doing, within},
     link::{Link, Purpose, ident, literal},
     run::World,
+    verifier::{SALT_BYTES, Verifier},
 };
 
 /// How long one move of the door may take before its session counts as lost.
@@ -115,7 +120,8 @@ impl Keeper {
                 let statement = if was_open {
                     end_statement(&self.world, right, "off")
                 } else {
-                    format!("{}; {}", open_statement(&self.world), end_statement(&self.world, right, "on"))
+                    let end = end_statement(&self.world, right, "on");
+                    format!("{}; {end}", open_statement(&self.world, epoch)?)
                 };
                 self.send(&statement, "opening the door").await?;
                 self.open = Some(Opened { epoch, until });
@@ -188,9 +194,17 @@ impl Keeper {
     }
 }
 
-fn open_statement(world: &World) -> String {
-    let (app, name) = (&world.config.database.app_user, &world.config.database.name);
-    format!("GRANT CONNECT ON DATABASE {} TO {}", ident(name), ident(app))
+/// The comment tells whoever looks, and no secret.
+fn open_statement(world: &World, epoch: Epoch) -> Result<String, DatabaseError> {
+    let (app, name) = (ident(&world.config.database.app_user), ident(&world.config.database.name));
+    let mut salt = [0; SALT_BYTES];
+    getrandom::fill(&mut salt).map_err(|_| DatabaseError::Refused("no random numbers".to_owned()))?;
+    let verifier = Verifier::of_key(&world.config.secret.app_password(epoch), salt);
+    Ok(format!(
+        "GRANT CONNECT ON DATABASE {name} TO {app}; ALTER ROLE {app} PASSWORD {}; \
+         COMMENT ON ROLE {app} IS 'isles: epoch {epoch}'",
+        literal(&verifier.to_string()),
+    ))
 }
 
 /// Lets the app's role in for so long by the server's own clock.

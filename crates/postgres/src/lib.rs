@@ -28,6 +28,7 @@ mod schema;
 mod sequences;
 mod slots;
 mod subscription;
+mod verifier;
 pub mod wire;
 
 pub use error::DatabaseError;

@@ -11,7 +11,8 @@ use std::{
 };
 
 use isles_model::{
-    Because, DatabaseOrder, Epoch, Fact, Meter, Plan, RegionName, config::DatabaseConfig, ids::Clock,
+    Because, DatabaseOrder, Epoch, EpochSecret, Fact, Meter, Plan, RegionName, config::DatabaseConfig,
+    ids::Clock,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,8 @@ pub struct PostgresConfig {
     pub region: RegionName,
     /// Its database.
     pub database: DatabaseConfig,
+    /// What the app's role's password of each epoch is made from.
+    pub secret: EpochSecret,
     /// The other regions' databases, as reached from here.
     pub peers: BTreeMap<RegionName, SocketAddr>,
     /// Tables that do not replicate: bare names or `schema.name`.

@@ -34,6 +34,8 @@ async fn a_replica_copies_follows_and_takes_over_with_its_sequences_moved() {
     us.write(2).await;
     println!("order to writer: {:?}", begun.elapsed());
     us.run("INSERT INTO item (name) VALUES ('after')").await;
+    assert!(us.app_of(1).await.is_err(), "the credential of an older epoch");
+    assert!(us.app_with(us.app_password()).await.is_err(), "the app's own password opens only the gate");
     assert_eq!(us.value("SELECT id > 101 FROM item WHERE name = 'after'").await, "t");
     assert_eq!(us.reports.borrow().lineage, Lineage { epoch: Epoch(2), wrote: true });
 }

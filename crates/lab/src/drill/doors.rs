@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use isles_model::Epoch;
 use tokio::task::JoinSet;
 
 use super::{
@@ -53,22 +54,22 @@ impl Prober {
             self.app = accepted.then_some(app);
             return accepted;
         }
-        if !self.door_is_open().await.unwrap_or(false) {
-            return false;
-        }
-        let Ok(app) = Session::open(&self.place.app_past_gates(), TRY_WAIT).await else { return false };
+        let Ok(Some(epoch)) = self.door_is_open_for().await else { return false };
+        let Ok(app) = Session::open(&self.place.app_past_gates(epoch), TRY_WAIT).await else { return false };
         let accepted = app.send(&self.table.insert_and_roll_back(&self.place.region), TRY_WAIT).await.is_ok();
         self.app = accepted.then_some(app);
         accepted
     }
 
-    async fn door_is_open(&mut self) -> Result<bool, SessionError> {
+    /// The epoch whose credential the app's role has, if it may log in.
+    async fn door_is_open_for(&mut self) -> Result<Option<Epoch>, SessionError> {
         if self.admin.as_ref().is_none_or(Session::is_closed) {
             self.admin = Some(Session::open(&self.place.admin(), TRY_WAIT).await?);
         }
         let database = &self.place.database;
         let sql = format!(
-            "SELECT 1 FROM pg_roles r, pg_database d WHERE r.rolname = '{}' AND r.rolcanlogin \
+            "SELECT substring(shobj_description(r.oid, 'pg_authid') FROM '^isles: epoch ([0-9]+)$') \
+             FROM pg_roles r, pg_database d WHERE r.rolname = '{}' AND r.rolcanlogin \
              AND d.datname = '{}' AND has_database_privilege(r.oid, d.oid, 'CONNECT')",
             database.app_user, database.name
         );
@@ -77,6 +78,6 @@ impl Prober {
         if rows.is_err() {
             self.admin = None;
         }
-        Ok(!rows?.is_empty())
+        Ok(rows?.first().and_then(|epoch| epoch.parse().ok()).map(Epoch))
     }
 }

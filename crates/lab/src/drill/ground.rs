@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use isles_model::{
-    AgentConfig, DatabaseRole, Epoch, RegionName, Topology,
+    AgentConfig, DatabaseRole, Epoch, EpochSecret, RegionName, Topology,
     config::{DatabaseConfig, Peer},
 };
 
@@ -34,6 +34,7 @@ pub(super) struct Place {
     /// The other regions, as this one reaches them.
     pub(super) peers: BTreeMap<RegionName, Peer>,
     pub(super) ledger: std::path::PathBuf,
+    secret: EpochSecret,
 }
 
 impl Place {
@@ -47,9 +48,9 @@ impl Place {
         self.login(Way::Gate(self.read_gate), &self.database.read_user, Some(&self.database.read_password))
     }
 
-    /// As the app's role, past every gate.
-    pub(super) fn app_past_gates(&self) -> Login {
-        self.login(self.socket(), &self.database.app_user, Some(&self.database.app_password))
+    /// As the app's role, past every gate, with the credential that a gate has under an epoch.
+    pub(super) fn app_past_gates(&self, epoch: Epoch) -> Login {
+        self.login(self.socket(), &self.database.app_user, Some(&self.secret.app_password(epoch)))
     }
 
     /// As the superuser, in the maintenance database, so that the app's own can be dropped meanwhile.
@@ -107,6 +108,7 @@ impl Ground {
                 read_gate: region.read_gate,
                 database: config.database,
                 peers: config.peers,
+                secret: EpochSecret::new(&config.peer_secret),
                 ledger: config.data_dir.join("ledger.jsonl"),
             });
             topology = Some(config.topology);

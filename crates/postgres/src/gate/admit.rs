@@ -1,61 +1,79 @@
-//! Finds a way for a new session, holding it while no region may write.
+//! Finds a way for a session, holding it while no region may write.
 
 use std::time::Duration;
 
 use isles_model::Because;
 use tokio::{
     net::TcpStream,
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep, sleep_until},
 };
 
 use super::{
     answer::{CANNOT_CONNECT_NOW, NOT_THE_WRITER, Refusal, TOO_MANY_CONNECTIONS},
+    authenticate::Credential,
+    login::{Greeting, log_in},
     opening::Startup,
     permit::{Permit, Route},
     pipe::Pipe,
     relay::Closed,
+    talk::Talk,
     upstream::{DialError, Doors, Upstream, dial},
 };
 
 /// The first pause before a refused way is tried again under an unchanged plan; it doubles.
 const RETRY_FIRST: Duration = Duration::from_millis(25);
-/// The longest such pause.
+/// The longest such pause while a client waits.
 const RETRY_LONGEST: Duration = Duration::from_millis(200);
+/// The longest such pause while no client waits: hundreds of idle sessions are not to press a database that starts.
+const RETRY_IDLE_LONGEST: Duration = Duration::from_secs(2);
+/// Terminate: a client that says so wants nothing more.
+const TERMINATE: u8 = b'X';
 
-/// A way that was found: the route, the connection, and the database's first answer.
+/// A way that was found: the route, and a database that is ready for the session.
 pub(super) struct Admitted {
     pub(super) route: Route,
-    pub(super) upstream: Upstream,
-    pub(super) down: Pipe,
+    pub(super) talk: Talk,
+    pub(super) greeting: Greeting,
 }
 
-/// Why a session was not admitted; without a refusal there is nobody left to tell.
+/// Why a session was not admitted, and the last word to its client; without one there is nobody left to tell.
 pub(super) struct Turned {
     pub(super) closed: Closed,
-    pub(super) refusal: Option<Refusal>,
+    pub(super) last_word: Option<Vec<u8>>,
+}
+
+/// Whose session it is, and where it may be led.
+pub(super) struct Visitor<'a> {
+    pub(super) client: &'a TcpStream,
+    pub(super) startup: &'a Startup,
+    pub(super) credential: &'a Credential,
+    pub(super) doors: &'a Doors,
 }
 
 /// How patient a write gate is.
+#[derive(Clone, Copy)]
 pub(super) struct Patience<'a> {
     pub(super) hold: Duration,
     pub(super) places: &'a Semaphore,
+    /// Whether the client waits from the beginning; otherwise it waits from its next message on.
+    pub(super) asked: bool,
 }
 
-/// For an app that may write: to the writer, wherever it is, waiting for one up to `patience`.
+/// To the writer, wherever it is, waiting for one up to `patience`.
 pub(super) async fn to_writer(
-    client: &TcpStream,
-    startup: &Startup,
-    doors: &Doors,
+    visitor: &Visitor<'_>,
     permit: &mut Permit,
     patience: Patience<'_>,
 ) -> Result<Admitted, Turned> {
-    let end = Instant::now() + patience.hold;
-    let mut place = None;
+    let mut wait = Wait { patience, end: None, place: None };
     let mut pause = RETRY_FIRST;
+    if patience.asked {
+        wait.begin();
+    }
     loop {
         let why = match permit.route() {
-            Ok(route) => match attempt(client, startup, doors, permit, route).await? {
+            Ok(route) => match attempt(visitor, permit, route, patience.asked).await? {
                 Attempt::Admitted(admitted) => return Ok(*admitted),
                 Attempt::Turned => {
                     pause = RETRY_FIRST;
@@ -65,11 +83,7 @@ pub(super) async fn to_writer(
             },
             Err(because) => Why::Nowhere(because),
         };
-        if place.is_none() {
-            place = Some(
-                patience.places.try_acquire().map_err(|_| full("too many connections wait for a writer"))?,
-            );
-        }
+        wait.take_place()?;
         let retry = async {
             match why {
                 Why::Nowhere(_) => std::future::pending().await,
@@ -78,27 +92,69 @@ pub(super) async fn to_writer(
         };
         tokio::select! {
             () = permit.turned() => pause = RETRY_FIRST,
-            () = retry => pause = (pause * 2).min(RETRY_LONGEST),
-            () = sleep_until(end) => return Err(held_too_long(&why, patience.hold)),
-            () = left(client) => return Err(Turned { closed: Closed::ClientLeft, refusal: None }),
+            () = retry => pause = (pause * 2).min(wait.longest_pause()),
+            () = wait.ended() => return Err(held_too_long(&why, patience.hold)),
+            heard = hear(visitor.client, wait.end.is_none()) => match heard {
+                Heard::Left => return Err(Turned { closed: Closed::ClientLeft, last_word: None }),
+                Heard::Asks => {
+                    wait.begin();
+                    pause = RETRY_FIRST;
+                }
+            },
         }
     }
 }
 
 /// For another region's write gate: into the local database, only while it is the writer, and never waiting.
-pub(super) async fn from_peer(startup: &Startup, doors: &Doors, permit: &Permit) -> Result<Admitted, Turned> {
+pub(super) async fn from_peer(
+    startup: &Startup,
+    doors: &Doors,
+    permit: &Permit,
+) -> Result<(Route, Upstream, Pipe), Turned> {
     let Ok(route @ Route::Writer(_)) = permit.route() else { return Err(not_the_writer()) };
     let (upstream, down) =
         dial(doors, &route.door(), startup).await.map_err(|error| database_down(&error))?;
-    Ok(Admitted { route, upstream, down })
+    Ok((route, upstream, down))
 }
 
 /// For an app that reads: into the local database, whoever writes.
-pub(super) async fn to_reader(startup: &Startup, doors: &Doors) -> Result<Admitted, Turned> {
-    let route = Route::Reader;
-    let (upstream, down) =
-        dial(doors, &route.door(), startup).await.map_err(|error| database_down(&error))?;
-    Ok(Admitted { route, upstream, down })
+pub(super) async fn to_reader(visitor: &Visitor<'_>) -> Result<Admitted, Turned> {
+    enter(visitor, Route::Reader).await.map_err(|error| match error {
+        DialError::Refused(last_word) => refused_by_database(last_word),
+        error => database_down(&error),
+    })
+}
+
+/// A client's wait for a writer: it has an end, and takes one of a bounded number of places.
+struct Wait<'a> {
+    patience: Patience<'a>,
+    end: Option<Instant>,
+    place: Option<SemaphorePermit<'a>>,
+}
+
+impl Wait<'_> {
+    fn begin(&mut self) {
+        self.end.get_or_insert_with(|| Instant::now() + self.patience.hold);
+    }
+
+    fn take_place(&mut self) -> Result<(), Turned> {
+        if self.end.is_some() && self.place.is_none() {
+            let place = self.patience.places.try_acquire();
+            self.place = Some(place.map_err(|_| full("too many connections wait for a writer"))?);
+        }
+        Ok(())
+    }
+
+    fn longest_pause(&self) -> Duration {
+        if self.end.is_some() { RETRY_LONGEST } else { RETRY_IDLE_LONGEST }
+    }
+
+    async fn ended(&self) {
+        match self.end {
+            Some(end) => sleep_until(end).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Why a session still waits.
@@ -114,46 +170,72 @@ enum Attempt {
     NotNow(Why),
 }
 
-/// Dials along `route` until it answers, the plan turns away from it, or the client leaves.
+/// Enters along `route` until it is open, the plan turns away from it, or the client leaves.
 async fn attempt(
-    client: &TcpStream,
-    startup: &Startup,
-    doors: &Doors,
+    visitor: &Visitor<'_>,
     permit: &mut Permit,
     route: Route,
+    asked: bool,
 ) -> Result<Attempt, Turned> {
-    let door = route.door();
-    let mut dialling = std::pin::pin!(dial(doors, &door, startup));
-    let mut leaving = std::pin::pin!(left(client));
+    let mut entering = std::pin::pin!(enter(visitor, route.clone()));
+    let mut hearing = std::pin::pin!(hear(visitor.client, !asked));
+    let mut listens = true;
     loop {
         tokio::select! {
-            dialled = &mut dialling => return Ok(match dialled {
-                Ok((upstream, down)) => Attempt::Admitted(Box::new(Admitted { route, upstream, down })),
-                Err(error) => Attempt::NotNow(Why::Dial(error)),
-            }),
+            entered = &mut entering => return match entered {
+                Ok(admitted) => Ok(Attempt::Admitted(Box::new(admitted))),
+                Err(DialError::Refused(last_word)) => Err(refused_by_database(last_word)),
+                Err(error) => Ok(Attempt::NotNow(Why::Dial(error))),
+            },
             () = permit.turned() => {
                 if permit.route().as_ref() != Ok(&route) {
                     return Ok(Attempt::Turned);
                 }
             }
-            () = &mut leaving => return Err(Turned { closed: Closed::ClientLeft, refusal: None }),
+            heard = &mut hearing, if listens => match heard {
+                Heard::Left => return Err(Turned { closed: Closed::ClientLeft, last_word: None }),
+                Heard::Asks => listens = false,
+            },
         }
     }
 }
 
-/// Waits until the client hangs up. A client that talks before it is asked has not.
-async fn left(client: &TcpStream) {
-    match client.peek(&mut [0]).await {
-        Ok(0) | Err(_) => {}
-        Ok(_) => std::future::pending().await,
+async fn enter(visitor: &Visitor<'_>, route: Route) -> Result<Admitted, DialError> {
+    let password = visitor.credential.password(&route).ok_or(DialError::NoCredential)?;
+    let (talk, greeting) = log_in(visitor.doors, &route.door(), visitor.startup, &password).await?;
+    Ok(Admitted { route, talk, greeting })
+}
+
+/// What is heard of a client while nothing is read from it.
+enum Heard {
+    Left,
+    Asks,
+}
+
+/// Waits until the client hangs up or, where that is of interest, says something.
+async fn hear(client: &TcpStream, asking_matters: bool) -> Heard {
+    let mut first = [0];
+    match client.peek(&mut first).await {
+        Ok(0) | Err(_) => Heard::Left,
+        Ok(_) if !asking_matters => std::future::pending().await,
+        Ok(_) if first == [TERMINATE] => Heard::Left,
+        Ok(_) => Heard::Asks,
     }
+}
+
+fn refused_by_database(last_word: Vec<u8>) -> Turned {
+    Turned { closed: Closed::DatabaseRefused, last_word: Some(last_word) }
+}
+
+fn turned(closed: Closed, refusal: &Refusal) -> Turned {
+    Turned { closed, last_word: Some(refusal.bytes()) }
 }
 
 /// A refusal because a named limit is reached.
 pub(super) fn full(message: &str) -> Turned {
     let hint = "Lower the app's pool size or raise the gate's limit.";
     let refusal = Refusal { code: TOO_MANY_CONNECTIONS, message: message.to_owned(), hint };
-    Turned { closed: Closed::Full, refusal: Some(refusal) }
+    turned(Closed::Full, &refusal)
 }
 
 fn held_too_long(why: &Why, hold: Duration) -> Turned {
@@ -165,7 +247,7 @@ fn held_too_long(why: &Why, hold: Duration) -> Turned {
         Why::Dial(error) => (Closed::DatabaseDown, format!("{error}; held for {seconds} s")),
     };
     let hint = "`isles status` shows which region may write and why; connect again later.";
-    Turned { closed, refusal: Some(Refusal { code: CANNOT_CONNECT_NOW, message, hint }) }
+    turned(closed, &Refusal { code: CANNOT_CONNECT_NOW, message, hint })
 }
 
 fn not_the_writer() -> Turned {
@@ -174,11 +256,11 @@ fn not_the_writer() -> Turned {
         message: "this region does not hold the right to write".to_owned(),
         hint: "Only write gates of other regions come here; an app uses its own region's write gate.",
     };
-    Turned { closed: Closed::NotTheWriter, refusal: Some(refusal) }
+    turned(Closed::NotTheWriter, &refusal)
 }
 
 fn database_down(error: &DialError) -> Turned {
     let hint = "`isles status` shows the state of this region's database.";
     let refusal = Refusal { code: CANNOT_CONNECT_NOW, message: error.to_string(), hint };
-    Turned { closed: Closed::DatabaseDown, refusal: Some(refusal) }
+    turned(Closed::DatabaseDown, &refusal)
 }

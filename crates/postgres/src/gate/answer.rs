@@ -24,6 +24,8 @@ pub(super) const ADMIN_SHUTDOWN: &str = "57P01";
 const CRASH_SHUTDOWN: &str = "57P02";
 /// `too_many_connections`.
 pub(super) const TOO_MANY_CONNECTIONS: &str = "53300";
+/// `invalid_password`.
+pub(super) const INVALID_PASSWORD: &str = "28P01";
 /// `invalid_authorization_specification`.
 pub(super) const INVALID_AUTHORIZATION: &str = "28000";
 /// `protocol_violation`.
@@ -53,6 +55,31 @@ impl Refusal {
     }
 }
 
+/// What a database's refusal of a login means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing for the app, which has proved who it is: the database is starting or ending, its fence is shut, or
+    /// it expects the credential of another epoch. By SQLSTATE.
+    NotNow(String),
+    /// The app's own business: no such database, too many connections.
+    Final,
+}
+
+/// The database does not let the role in at all (`invalid_authorization_specification`, `invalid_password`,
+/// `insufficient_privilege`): so it looks behind a fence.
+const FENCED: [&str; 3] = [INVALID_AUTHORIZATION, INVALID_PASSWORD, "42501"];
+const TURNED_AWAY: [&str; 4] = [NOT_THE_WRITER, CANNOT_CONNECT_NOW, ADMIN_SHUTDOWN, CRASH_SHUTDOWN];
+
+/// Reads the fields of an ErrorResponse to a login of the gate.
+pub(super) fn verdict(fields: &[u8]) -> Verdict {
+    match code(fields) {
+        Some(code) if TURNED_AWAY.contains(&code) || FENCED.contains(&code) => {
+            Verdict::NotNow(code.to_owned())
+        }
+        _ => Verdict::Final,
+    }
+}
+
 /// What the first bytes of a server's answer mean for a session that has not begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FirstAnswer {
@@ -76,9 +103,7 @@ pub(super) fn first_answer(bytes: &[u8]) -> FirstAnswer {
             match rest.get(..body) {
                 None => FirstAnswer::Incomplete,
                 Some(fields) => match code(fields) {
-                    Some(NOT_THE_WRITER | CANNOT_CONNECT_NOW | ADMIN_SHUTDOWN | CRASH_SHUTDOWN) => {
-                        FirstAnswer::NotNow
-                    }
+                    Some(code) if TURNED_AWAY.contains(&code) => FirstAnswer::NotNow,
                     _ => FirstAnswer::Session,
                 },
             }

@@ -7,10 +7,10 @@ use std::{
 
 use super::{opening::CancelKey, upstream::Door};
 
-/// The doors of open sessions, by cancel key. Holds no more entries than there are sessions: each leaves with its
+/// Where the backends of open sessions live and by which key they are known there, by the key the client has. Holds no more entries than there are sessions: each leaves with its
 /// [`Remembered`].
 #[derive(Clone, Default)]
-pub(super) struct Keys(Arc<Mutex<BTreeMap<CancelKey, Door>>>);
+pub(super) struct Keys(Arc<Mutex<BTreeMap<CancelKey, (Door, CancelKey)>>>);
 
 /// Forgets the key when its session ends.
 pub(super) struct Remembered {
@@ -19,18 +19,18 @@ pub(super) struct Remembered {
 }
 
 impl Keys {
-    /// Remembers a key while the returned guard lives.
-    pub(super) fn remember(&self, key: CancelKey, door: Door) -> Remembered {
-        self.map(|map| map.insert(key.clone(), door));
+    /// Remembers, while the returned guard lives, that the client's `key` means `theirs` behind `door`.
+    pub(super) fn remember(&self, key: CancelKey, door: Door, theirs: CancelKey) -> Remembered {
+        self.map(|map| map.insert(key.clone(), (door, theirs)));
         Remembered { keys: self.clone(), key }
     }
 
-    /// The door behind which the backend lives, if its session came through this agent.
-    pub(super) fn find(&self, key: &CancelKey) -> Option<Door> {
+    /// The door behind which the backend lives and its key there, if its session came through this agent.
+    pub(super) fn find(&self, key: &CancelKey) -> Option<(Door, CancelKey)> {
         self.map(|map| map.get(key).cloned())
     }
 
-    fn map<T>(&self, change: impl FnOnce(&mut BTreeMap<CancelKey, Door>) -> T) -> T {
+    fn map<T>(&self, change: impl FnOnce(&mut BTreeMap<CancelKey, (Door, CancelKey)>) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

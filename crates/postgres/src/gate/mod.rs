@@ -2,34 +2,40 @@
 //!
 //! Three doors: the write gate (the app's `DATABASE_URL`), the read gate (`DATABASE_READ_URL`) and the peer gate
 //! (for other regions' write gates). Decides nothing: it obeys the newest [`Plan`]. Reads no statement.
+//!
+//! A client proves to the gate who it is (SCRAM-SHA-256, [`Account`]); the gate proves to the database, with the
+//! credential of the epoch, that it knows who may write. So the app's own password opens no database by itself, and a
+//! gate that has missed an epoch opens none either. The peer gate passes this second proof through unseen.
 
 mod admit;
 mod answer;
+mod authenticate;
 mod boundary;
 mod keys;
+mod login;
+mod message;
 mod opening;
 mod permit;
 mod pipe;
 mod relay;
+mod scram;
 mod sessions;
+mod talk;
 mod upstream;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use isles_model::{Meter, Plan, RegionName, ids::Clock};
+use isles_model::{EpochSecret, Meter, Plan, RegionName, ids::Clock};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
+use tracing::{error, warn};
 
+pub use self::authenticate::Account;
 use self::{
+    authenticate::Guard,
     keys::Keys,
     permit::Permit,
-    sessions::{Gate, Kind},
+    sessions::{Gate, House, Kind},
     upstream::Doors,
 };
 
@@ -53,9 +59,12 @@ pub struct GateConfig {
     pub socket: PathBuf,
     /// The other regions' peer gates, as reached from here.
     pub peers: BTreeMap<RegionName, SocketAddr>,
-    /// The roles that may come through. On the Unix socket the superuser needs no password: it must not be among
-    /// them.
-    pub roles: BTreeSet<String>,
+    /// The app's role. It comes through the write gate.
+    pub app: Account,
+    /// What its password behind the gate is made from, anew for every epoch.
+    pub secret: EpochSecret,
+    /// The role that reads. It comes through the read gate and the write gate.
+    pub reader: Account,
     /// How long a new session waits for a region that may write.
     pub hold: Duration,
     /// Bounds.
@@ -88,12 +97,25 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let (permit, keeper) = Permit::new(plans, clock);
-    let doors = Doors { socket: config.socket, peers: config.peers };
-    let keys = Keys::default();
+    let guard = match Guard::new(&config.app, &config.secret, &config.reader) {
+        Ok(guard) => guard,
+        Err(error) => {
+            error!(region = %config.region, %error, "The gates stay shut: the system gives no random numbers.");
+            return;
+        }
+    };
+    let house = House {
+        guard,
+        roles: [config.app.name.clone(), config.reader.name.clone()].into(),
+        reader: config.reader.name.clone(),
+        doors: Doors { socket: config.socket, peers: config.peers },
+        permit,
+        keys: Keys::default(),
+        meter,
+    };
     let tracker = TaskTracker::new();
     let gate = |kind, listener| {
-        let gate =
-            Gate::new(kind, &config.roles, &doors, &permit, &keys, &meter, (config.hold, config.limits));
+        let gate = Gate::new(kind, &house, (config.hold, config.limits));
         serve(listener, gate, tracker.clone(), stop.clone())
     };
     let gates = async {

@@ -4,6 +4,8 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::message;
+
 /// The longest start-up packet, in bytes: PostgreSQL's own `MAX_STARTUP_PACKET_LENGTH`.
 pub(super) const STARTUP_BYTES_MAX: usize = 10_000;
 /// Encryption may be asked for once of each kind before the start-up packet.
@@ -13,6 +15,7 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSSENC_REQUEST: u32 = 80_877_104;
 const PROTOCOL_MAJOR: u32 = 3;
+const PROTOCOL_3_0: u32 = PROTOCOL_MAJOR << 16;
 
 /// What a client wants.
 pub(super) enum Opening {
@@ -22,7 +25,8 @@ pub(super) enum Opening {
     Cancel(CancelKey),
 }
 
-/// A start-up packet as it was sent, to be passed on as it is.
+/// A start-up packet as it was sent.
+#[derive(Clone)]
 pub(super) struct Startup {
     packet: Vec<u8>,
 }
@@ -57,18 +61,52 @@ impl Startup {
         &self.packet
     }
 
-    /// Every role named in the packet. PostgreSQL obeys the last; more than one is nobody's honest mistake.
-    pub(super) fn users(&self) -> impl Iterator<Item = &[u8]> {
+    /// The parameters in order: name and value.
+    fn parameters(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut texts = self.packet.get(8..).unwrap_or_default().split(|byte| *byte == 0);
         std::iter::from_fn(move || {
-            loop {
-                let name = texts.next().filter(|name| !name.is_empty())?;
-                let value = texts.next()?;
-                if name == b"user" {
-                    return Some(value);
-                }
-            }
+            let name = texts.next().filter(|name| !name.is_empty())?;
+            Some((name, texts.next()?))
         })
+    }
+
+    /// Every role named in the packet. PostgreSQL obeys the last; more than one is nobody's honest mistake.
+    pub(super) fn users(&self) -> impl Iterator<Item = &[u8]> {
+        self.parameters().filter(|(name, _)| *name == b"user").map(|(_, value)| value)
+    }
+
+    /// The one role named, if it is one and a name.
+    pub(super) fn user(&self) -> Option<&str> {
+        let mut users = self.users();
+        let user = std::str::from_utf8(users.next()?).ok().filter(|user| !user.is_empty())?;
+        users.next().is_none().then_some(user)
+    }
+
+    /// Brings the packet down to protocol 3.0, which the gate speaks itself, and returns the
+    /// NegotiateProtocolVersion that says so to a client that asked for more.
+    pub(super) fn negotiate(&mut self) -> Option<Vec<u8>> {
+        let minor = self.packet.get(6..8).is_some_and(|minor| minor != [0, 0]);
+        let is_option = |name: &[u8]| name.starts_with(b"_pq_.");
+        let declined: Vec<&[u8]> = self.parameters().map(|(name, _)| name).filter(|n| is_option(n)).collect();
+        if !minor && declined.is_empty() {
+            return None;
+        }
+        let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
+        body.extend(u32::try_from(declined.len()).unwrap_or(u32::MAX).to_be_bytes());
+        for name in declined {
+            body.extend(name);
+            body.push(0);
+        }
+        let mut packet = vec![0; 4];
+        packet.extend(PROTOCOL_3_0.to_be_bytes());
+        for (name, value) in self.parameters().filter(|(name, _)| !is_option(name)) {
+            packet.extend([name, &[0], value, &[0]].concat());
+        }
+        packet.push(0);
+        let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+        packet[..4].copy_from_slice(&length.to_be_bytes());
+        self.packet = packet;
+        Some(message::frame(b'v', &body))
     }
 }
 
@@ -76,6 +114,16 @@ impl CancelKey {
     /// A key from the body of a BackendKeyData or CancelRequest message.
     pub(super) fn new(body: &[u8]) -> Option<Self> {
         CANCEL_KEY_BYTES.contains(&body.len()).then(|| Self(body.to_vec()))
+    }
+
+    /// A key of 8 random bytes, as a server of protocol 3.0 gives: a number that looks like a process's, a secret.
+    pub(super) fn of_random([first, rest @ ..]: [u8; 8]) -> Self {
+        Self([&[first & 0x7f][..], &rest].concat())
+    }
+
+    /// As BackendKeyData carries it.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.0
     }
 
     /// The whole CancelRequest packet.
@@ -165,6 +213,18 @@ mod tests {
         let bytes = packet(196_608, b"user\0shop\0options\0user\0user\0postgres\0\0");
         let Ok(Opening::Session(read)) = opened(&bytes).await else { panic!("no session") };
         assert_eq!(read.users().collect::<Vec<_>>(), [&b"shop"[..], b"postgres"]);
+        assert_eq!(read.user(), None);
+    }
+
+    #[tokio::test]
+    async fn a_client_of_a_newer_protocol_is_brought_down_to_this_one_and_told_so() {
+        let newer = packet(196_610, b"user\0shop\0_pq_.later\0on\0database\0shop\0\0");
+        let Ok(Opening::Session(mut read)) = opened(&newer).await else { panic!("no session") };
+        let told = read.negotiate().unwrap();
+        assert_eq!(told, b"v\0\0\0\x17\0\x03\0\0\0\0\0\x01_pq_.later\0");
+        assert_eq!(read.packet(), packet(196_608, b"user\0shop\0database\0shop\0\0"));
+        assert_eq!(read.user(), Some("shop"));
+        assert!(read.negotiate().is_none());
     }
 
     #[tokio::test]
@@ -190,8 +250,9 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(async {
                 let _ = opened(&bytes).await;
-                if let Ok(Opening::Session(startup)) = opened(&packet(196_608, &body)).await {
-                    let _ = startup.users().count();
+                if let Ok(Opening::Session(mut startup)) = opened(&packet(196_609, &body)).await {
+                    let _ = startup.user();
+                    let _ = startup.negotiate();
                 }
             });
         }

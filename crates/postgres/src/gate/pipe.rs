@@ -18,6 +18,15 @@ impl Pipe {
         Self { buffer: vec![0; PIPE_BYTES].into_boxed_slice(), start: 0, end: 0 }
     }
 
+    /// Puts the gate's own words behind what waits, if they fit.
+    pub(super) fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let end = self.end + bytes.len();
+        let space = self.buffer.get_mut(self.end..end).ok_or(io::ErrorKind::StorageFull)?;
+        space.copy_from_slice(bytes);
+        self.end = end;
+        Ok(())
+    }
+
     /// What waits to be written.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.end]

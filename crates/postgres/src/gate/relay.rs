@@ -44,6 +44,10 @@ pub(super) enum Closed {
     BadOpening,
     /// The role may not come through the gate.
     RoleRefused,
+    /// The client did not prove who it is.
+    NotAuthenticated,
+    /// The database refused the session for a reason that is the app's business.
+    DatabaseRefused,
     /// A peer was told that this region does not write.
     NotTheWriter,
     /// The database could not be reached.
@@ -64,6 +68,8 @@ impl Closed {
             Self::Full => "full",
             Self::BadOpening => "bad_opening",
             Self::RoleRefused => "role_refused",
+            Self::NotAuthenticated => "not_authenticated",
+            Self::DatabaseRefused => "database_refused",
             Self::NotTheWriter => "not_the_writer",
             Self::DatabaseDown => "database_down",
             Self::Stopping => "stopping",
@@ -84,6 +90,8 @@ impl Closed {
             | Self::Full
             | Self::BadOpening
             | Self::RoleRefused
+            | Self::NotAuthenticated
+            | Self::DatabaseRefused
             | Self::NotTheWriter
             | Self::DatabaseDown => return None,
         };
@@ -100,13 +108,14 @@ pub(super) struct Relay {
     pub(super) keys: Keys,
     /// From the database to the client; holds the first answer at the start.
     pub(super) down: Pipe,
+    /// The client's cancel key, where the gate made one; otherwise the database's passes through.
+    pub(super) remembered: Option<Remembered>,
 }
 
 /// Where the bytes to the client stand.
 #[derive(Default)]
 struct Delivered {
     boundary: Boundary,
-    key: Option<Remembered>,
 }
 
 impl Relay {
@@ -119,7 +128,7 @@ impl Relay {
         if let Some(refusal) = closed.farewell()
             && delivered.boundary.between_messages()
         {
-            refuse(self.client, &refusal).await;
+            refuse(self.client, &refusal.bytes()).await;
         }
         closed
     }
@@ -186,8 +195,10 @@ impl Relay {
                 .down
                 .write(|bytes| checked(permit, route, bytes, |bytes| client.try_write(bytes)))
                 .map_err(|error| blame(&error, route, Closed::ClientLeft))?;
-            if let Some(key) = delivered.boundary.pass(written) {
-                delivered.key = Some(self.keys.remember(key, self.route.door()));
+            if let Some(key) = delivered.boundary.pass(written)
+                && self.remembered.is_none()
+            {
+                self.remembered = Some(self.keys.remember(key.clone(), self.route.door(), key));
             }
         }
         Ok(())
@@ -229,9 +240,9 @@ fn wants(read: bool, write: bool) -> Option<Interest> {
 }
 
 /// Says the gate's last word and hangs up. What the client still sends is thrown away.
-pub(super) async fn refuse(mut client: TcpStream, refusal: &Refusal) {
+pub(super) async fn refuse(mut client: TcpStream, last_word: &[u8]) {
     let saying = async {
-        client.write_all(&refusal.bytes()).await?;
+        client.write_all(last_word).await?;
         client.shutdown().await?;
         let mut ignored = [0; 1024];
         while client.read(&mut ignored).await? > 0 {}
@@ -301,6 +312,7 @@ mod tests {
             permit,
             keys: Keys::default(),
             down: Pipe::new(),
+            remembered: None,
         };
         let closed = tokio::spawn(async move {
             let closed = relay.run(&CancellationToken::new()).await;

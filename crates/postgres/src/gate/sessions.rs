@@ -7,17 +7,19 @@ use std::{
 };
 
 use isles_model::{Meter, Metric};
-use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, info_span};
 
 use super::{
     GateLimits,
-    admit::{self, Admitted, Patience, Turned},
+    admit::{self, Admitted, Patience, Turned, Visitor},
     answer::{INVALID_AUTHORIZATION, PROTOCOL_VIOLATION, Refusal},
+    authenticate::{Credential, Denied, Guard, random},
     keys::Keys,
-    opening::{self, Opening, Startup},
+    opening::{self, CancelKey, Opening, Startup},
     permit::Permit,
+    pipe::Pipe,
     relay::{Closed, Relay, refuse},
     upstream::{self, Doors},
 };
@@ -50,13 +52,23 @@ impl Kind {
 /// One gate.
 pub(super) struct Gate(Arc<Inner>);
 
+/// What the three gates of a region have in common.
+#[derive(Clone)]
+pub(super) struct House {
+    pub(super) guard: Guard,
+    /// Every role that may come through some gate.
+    pub(super) roles: BTreeSet<String>,
+    /// The one that may come through the read gate.
+    pub(super) reader: String,
+    pub(super) doors: Doors,
+    pub(super) permit: Permit,
+    pub(super) keys: Keys,
+    pub(super) meter: Meter,
+}
+
 struct Inner {
     kind: Kind,
-    roles: BTreeSet<String>,
-    doors: Doors,
-    permit: Permit,
-    keys: Keys,
-    meter: Meter,
+    house: House,
     hold: Duration,
     limits: GateLimits,
     open: Arc<Semaphore>,
@@ -67,22 +79,10 @@ struct Inner {
 
 impl Gate {
     /// A gate with no session.
-    pub(super) fn new(
-        kind: Kind,
-        roles: &BTreeSet<String>,
-        doors: &Doors,
-        permit: &Permit,
-        keys: &Keys,
-        meter: &Meter,
-        (hold, limits): (Duration, GateLimits),
-    ) -> Self {
+    pub(super) fn new(kind: Kind, house: &House, (hold, limits): (Duration, GateLimits)) -> Self {
         Self(Arc::new(Inner {
             kind,
-            roles: roles.clone(),
-            doors: doors.clone(),
-            permit: permit.clone(),
-            keys: keys.clone(),
-            meter: meter.clone(),
+            house: house.clone(),
             hold,
             limits,
             open: Arc::new(Semaphore::new(limits.sessions)),
@@ -141,63 +141,124 @@ impl Inner {
             Ok(Err(error)) => {
                 debug!(%error, "Refused a connection that does not speak PostgreSQL.");
                 let hint = "This port speaks PostgreSQL's protocol 3.";
-                refuse(client, &Refusal { code: PROTOCOL_VIOLATION, message: error.to_string(), hint }).await;
+                let refusal = Refusal { code: PROTOCOL_VIOLATION, message: error.to_string(), hint };
+                refuse(client, &refusal.bytes()).await;
                 return Closed::BadOpening;
             }
             Err(_) => return Closed::BadOpening,
         };
-        if !self.admits_role(&startup) {
-            let hint =
-                "Use the roles of DATABASE_URL and DATABASE_READ_URL; `isles psql` is for administration.";
-            let message = "this role may not come through the gate".to_owned();
-            refuse(client, &Refusal { code: INVALID_AUTHORIZATION, message, hint }).await;
-            return Closed::RoleRefused;
-        }
-        let mut permit = self.permit.clone();
-        let admitted = tokio::select! {
-            () = stop.cancelled() => return Closed::Stopping,
-            admitted = self.admit(&client, &startup, &mut permit) => admitted,
+        let ended = match self.kind {
+            Kind::Peer => self.pass_through(client, &startup, stop).await,
+            Kind::Write | Kind::Read => self.host(client, startup, stop).await,
         };
-        match admitted {
-            Ok(Admitted { route, upstream, down }) => {
-                let keys = self.keys.clone();
-                Relay { client, upstream, route, permit, keys, down }.run(stop).await
-            }
-            Err(Turned { closed, refusal }) => {
-                if let Some(refusal) = refusal {
-                    refuse(client, &refusal).await;
+        match ended {
+            Ok(closed) => closed,
+            Err((client, turned)) => {
+                if let Some(last_word) = turned.last_word {
+                    refuse(client, &last_word).await;
                 }
-                closed
+                turned.closed
             }
         }
     }
 
-    async fn admit(
+    /// Another region's write gate: it proves to the database itself who it is.
+    async fn pass_through(
         &self,
-        client: &TcpStream,
+        client: TcpStream,
         startup: &Startup,
-        permit: &mut Permit,
-    ) -> Result<Admitted, Turned> {
-        match self.kind {
-            Kind::Write => {
-                let patience = Patience { hold: self.hold, places: &self.held };
-                admit::to_writer(client, startup, &self.doors, permit, patience).await
-            }
-            Kind::Read => admit::to_reader(startup, &self.doors).await,
-            Kind::Peer => admit::from_peer(startup, &self.doors, permit).await,
+        stop: &CancellationToken,
+    ) -> Result<Closed, (TcpStream, Turned)> {
+        if !startup.user().is_some_and(|user| self.house.roles.contains(user)) {
+            return Err((client, role_refused()));
         }
+        let admitted = tokio::select! {
+            () = stop.cancelled() => return Ok(Closed::Stopping),
+            admitted = admit::from_peer(startup, &self.house.doors, &self.house.permit) => admitted,
+        };
+        let (route, upstream, down) = match admitted {
+            Ok(admitted) => admitted,
+            Err(turned) => return Err((client, turned)),
+        };
+        let (permit, keys) = (self.house.permit.clone(), self.house.keys.clone());
+        Ok(Relay { client, upstream, route, permit, keys, down, remembered: None }.run(stop).await)
     }
 
-    fn admits_role(&self, startup: &Startup) -> bool {
-        let mut named = startup.users().peekable();
-        let known = |user: &[u8]| std::str::from_utf8(user).is_ok_and(|user| self.roles.contains(user));
-        named.peek().is_some() && named.all(known)
+    /// An app: it proves to the gate who it is, and the gate goes on.
+    async fn host(
+        &self,
+        mut client: TcpStream,
+        mut startup: Startup,
+        stop: &CancellationToken,
+    ) -> Result<Closed, (TcpStream, Turned)> {
+        let proving = timeout(self.limits.opening, self.prove(&mut client, &mut startup));
+        let credential = tokio::select! {
+            () = stop.cancelled() => return Ok(Closed::Stopping),
+            proved = proving => match proved {
+                Ok(Ok(credential)) => credential,
+                Ok(Err(turned)) => return Err((client, turned)),
+                Err(_) => return Ok(Closed::BadOpening),
+            },
+        };
+        let mut permit = self.house.permit.clone();
+        let visitor =
+            Visitor { client: &client, startup: &startup, credential: &credential, doors: &self.house.doors };
+        let admitted = tokio::select! {
+            () = stop.cancelled() => return Ok(Closed::Stopping),
+            admitted = self.admit(&visitor, &mut permit) => admitted,
+        };
+        let Admitted { route, talk, greeting } = match admitted {
+            Ok(admitted) => admitted,
+            Err(turned) => return Err((client, turned)),
+        };
+        let Ok(random) = random() else { return Ok(Closed::DatabaseDown) };
+        let key = CancelKey::of_random(random);
+        let keys = self.house.keys.clone();
+        let remembered =
+            greeting.key.as_ref().map(|theirs| keys.remember(key.clone(), route.door(), theirs.clone()));
+        let (upstream, unread) = talk.into_parts();
+        let mut down = Pipe::new();
+        if down.say(&greeting.bytes(&key)).and_then(|()| down.say(&unread)).is_err() {
+            return Ok(Closed::DatabaseLeft);
+        }
+        Ok(Relay { client, upstream, route, permit, keys, down, remembered }.run(stop).await)
+    }
+
+    async fn prove(&self, client: &mut TcpStream, startup: &mut Startup) -> Result<Credential, Turned> {
+        if let Some(negotiated) = startup.negotiate()
+            && client.write_all(&negotiated).await.is_err()
+        {
+            return Err(Turned { closed: Closed::ClientLeft, last_word: None });
+        }
+        let Some(user) = startup.user() else { return Err(role_refused()) };
+        let credential = self.house.guard.authenticate(client, user).await.map_err(|denied| {
+            debug!(error = %denied, "A client did not prove who it is.");
+            let closed = match denied {
+                Denied::Left(_) => Closed::ClientLeft,
+                Denied::Malformed(_) | Denied::Rejected => Closed::NotAuthenticated,
+            };
+            Turned { closed, last_word: denied.refusal(user).map(|refusal| refusal.bytes()) }
+        })?;
+        if self.kind == Kind::Read && user != self.house.reader {
+            return Err(role_refused());
+        }
+        Ok(credential)
+    }
+
+    async fn admit(&self, visitor: &Visitor<'_>, permit: &mut Permit) -> Result<Admitted, Turned> {
+        match self.kind {
+            Kind::Read => admit::to_reader(visitor).await,
+            Kind::Write | Kind::Peer => {
+                let patience = Patience { hold: self.hold, places: &self.held, asked: true };
+                admit::to_writer(visitor, permit, patience).await
+            }
+        }
     }
 
     /// A key nobody knows is passed over in silence, as PostgreSQL does.
-    async fn cancel(&self, key: &opening::CancelKey) {
-        if let Some(door) = self.keys.find(key)
-            && let Err(error) = upstream::cancel(&self.doors, &door, key).await
+    async fn cancel(&self, key: &CancelKey) {
+        if let Some((door, theirs)) = self.house.keys.find(key)
+            && let Err(error) = upstream::cancel(&self.house.doors, &door, &theirs).await
         {
             debug!(%error, "Could not pass a cancel request on.");
         }
@@ -209,8 +270,8 @@ impl Inner {
             timeout(self.limits.opening.min(Duration::from_secs(1)), opening::read(&mut client)).await;
         if let Ok(Ok(Opening::Cancel(key))) = &opening {
             self.cancel(key).await;
-        } else if let Some(refusal) = admit::full("too many connections at this gate").refusal {
-            refuse(client, &refusal).await;
+        } else if let Some(last_word) = admit::full("too many connections at this gate").last_word {
+            refuse(client, &last_word).await;
         }
         self.closed(Closed::Full);
     }
@@ -219,10 +280,17 @@ impl Inner {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         *counted = counted.saturating_add_signed(change);
         // Counts stay far below 2^53.
-        self.meter.set(Metric::GateConnections, &[self.kind.word()], *counted as f64);
+        self.house.meter.set(Metric::GateConnections, &[self.kind.word()], *counted as f64);
     }
 
     fn closed(&self, why: Closed) {
-        self.meter.add(Metric::GateClosed, &[why.word()], 1);
+        self.house.meter.add(Metric::GateClosed, &[why.word()], 1);
     }
+}
+
+fn role_refused() -> Turned {
+    let hint = "The app's role comes through the write gate, the role that reads through the read gate too.";
+    let message = "this role may not come through this gate".to_owned();
+    let refusal = Refusal { code: INVALID_AUTHORIZATION, message, hint };
+    Turned { closed: Closed::RoleRefused, last_word: Some(refusal.bytes()) }
 }

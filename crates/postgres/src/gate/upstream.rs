@@ -68,6 +68,18 @@ pub(super) enum DialError {
     /// It refused for the moment, by code.
     #[error("the database cannot take a session just now")]
     NotNow,
+    /// It does not let the role in for the moment, by SQLSTATE.
+    #[error("the database does not let the role in just now (SQLSTATE {0})")]
+    Denied(String),
+    /// It asked for no password, or for one in a weaker way.
+    #[error("the database does not authenticate with SCRAM-SHA-256")]
+    Weak,
+    /// Only a session that writes has a credential for this role.
+    #[error("this role does not read through the read gate")]
+    NoCredential,
+    /// It refused for a reason that is the app's business: the ErrorResponse.
+    #[error("the database refused the session")]
+    Refused(Vec<u8>),
 }
 
 /// A connection to a database.
@@ -90,7 +102,7 @@ impl Route {
 
 impl Upstream {
     /// Connects, within a bound.
-    async fn connect(doors: &Doors, door: &Door) -> Result<Self, DialError> {
+    pub(super) async fn connect(doors: &Doors, door: &Door) -> Result<Self, DialError> {
         let connecting = async {
             match door {
                 Door::Local => {
@@ -132,7 +144,8 @@ impl Upstream {
         }
     }
 
-    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Writes all of it.
+    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Local(stream) => stream.write_all(bytes).await,
             Self::Peer(stream) => stream.write_all(bytes).await,

@@ -1,5 +1,6 @@
 //! The gates in front of a real PostgreSQL: who is led where, who waits, and who is cut off.
 
+mod credentials;
 mod world;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -12,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_postgres::NoTls;
-use world::{Cluster, PATIENCE, Region, Terms, app, code, connect, name, until};
+use world::{Cluster, PATIENCE, Region, Terms, app, attend, code, connect, name, reader, until};
 
 #[tokio::test]
 async fn a_session_is_led_to_the_local_writer_and_large_answers_arrive_whole() {
@@ -78,6 +79,7 @@ async fn a_session_waits_for_a_writer_and_gives_up_with_a_reason() {
     });
     region.open(1.0).await;
     assert!(!waiting.is_finished());
+    cluster.expect(2).await;
     region.write_here(2, 100);
     timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
 
@@ -127,6 +129,7 @@ async fn a_peer_that_may_not_write_yet_is_asked_again_and_the_app_notices_nothin
         async move { config.connect(NoTls).await.map(|_| ()) }
     });
     writer.closed("not_the_writer", 2.0).await;
+    cluster.expect(2).await;
     writer.write_here(2, 100);
     timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
 }
@@ -158,13 +161,14 @@ async fn the_read_gate_needs_no_right_and_says_when_the_database_is_down() {
     let mut cluster = Cluster::start().await;
     let region = Region::start(cluster.socket(), Terms::default()).await;
     region.write_nowhere(1);
-    let client = connect(region.read).await;
+    let client = attend(reader(region.read).connect(NoTls).await.unwrap());
     client.simple_query("SELECT 1").await.unwrap();
     cluster.stop();
-    let Err(refused) = app(region.read).connect(NoTls).await else { panic!("let in") };
+    let Err(refused) = reader(region.read).connect(NoTls).await else { panic!("let in") };
     assert_eq!(code(&refused), "57P03");
     cluster.run().await;
-    connect(region.read).await.simple_query("SELECT 1").await.unwrap();
+    let client = attend(reader(region.read).connect(NoTls).await.unwrap());
+    client.simple_query("SELECT 1").await.unwrap();
 }
 
 #[tokio::test]
@@ -172,9 +176,14 @@ async fn a_role_that_is_not_the_apps_does_not_come_through() {
     let cluster = Cluster::start().await;
     let region = Region::start(cluster.socket(), Terms::default()).await;
     region.write_here(1, 100);
-    for gate in [region.write, region.read, region.peer] {
-        let Err(refused) = app(gate).user("postgres").connect(NoTls).await else { panic!("let in") };
-        assert_eq!(code(&refused), "28000");
+    for (gate, user, expect) in [
+        (region.write, "postgres", "28P01"),
+        (region.read, "postgres", "28P01"),
+        (region.read, "app", "28000"),
+        (region.peer, "postgres", "28000"),
+    ] {
+        let Err(refused) = app(gate).user(user).connect(NoTls).await else { panic!("let in") };
+        assert_eq!(code(&refused), expect, "{user}");
     }
 }
 

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a world that cannot be set up fails the test")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
@@ -15,16 +15,18 @@ use std::{
 };
 
 use isles_model::{
-    Because, Epoch, Moment, Plan, RegionName, Writes,
+    Because, Epoch, EpochSecret, Moment, Plan, RegionName, Writes,
     metric::{Count, Metric},
 };
-use isles_postgres::gate::{self, GateConfig, GateLimits};
+use isles_postgres::gate::{self, Account, GateConfig, GateLimits};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_postgres::{Client, Config, Connection, Error, NoTls, Socket, tls::NoTlsStream};
 use tokio_util::sync::CancellationToken;
 
 /// Far longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// What the agents of this test share.
+pub(crate) const SECRET: &str = "shared by the agents of this test";
 pub(crate) const PASSWORD: &str = "only for this test";
 
 /// One throw-away PostgreSQL that listens on a Unix socket and nowhere else.
@@ -54,10 +56,26 @@ impl Cluster {
         cluster.run().await;
         let admin = cluster.admin().await;
         let roles = format!(
-            "CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'; CREATE TABLE t (n bigint); GRANT ALL ON t TO app"
+            "CREATE ROLE app LOGIN; CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}';
+             CREATE TABLE t (n bigint); GRANT ALL ON t TO app; GRANT SELECT ON t TO reader"
         );
         admin.batch_execute(&roles).await.unwrap();
+        cluster.expect(1).await;
         cluster
+    }
+
+    /// Sets the credential of an epoch, as the fence does when it opens.
+    pub(crate) async fn expect(&self, epoch: u64) {
+        let password = EpochSecret::new(SECRET).app_password(Epoch(epoch));
+        let admin = self.admin().await;
+        admin.batch_execute(&format!("ALTER ROLE app PASSWORD '{password}'")).await.unwrap();
+    }
+
+    /// A session that goes past the gates, as whoever knows this password of the app's role.
+    pub(crate) async fn past_the_gates(&self, password: &str) -> Result<Client, Error> {
+        let mut config = Config::new();
+        config.host_path(self.directory.path()).user("app").password(password).dbname("postgres");
+        config.connect(NoTls).await.map(attend)
     }
 
     pub(crate) async fn run(&mut self) {
@@ -113,7 +131,7 @@ impl Drop for Cluster {
 }
 
 /// The newest PostgreSQL that Debian's packages installed, or the one on the path.
-fn tools() -> PathBuf {
+pub(crate) fn tools() -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max();
     newest.map_or_else(PathBuf::new, |version| {
@@ -175,7 +193,9 @@ impl Region {
             peer,
             socket,
             peers: terms.peers,
-            roles: BTreeSet::from(["app".to_owned()]),
+            app: Account { name: "app".into(), password: PASSWORD.into() },
+            secret: EpochSecret::new(SECRET),
+            reader: Account { name: "reader".into(), password: PASSWORD.into() },
             hold: terms.hold,
             limits: terms.limits,
         };
@@ -237,6 +257,13 @@ pub(crate) fn name(region: &str) -> RegionName {
 pub(crate) fn app(gate: SocketAddr) -> Config {
     let mut config = Config::new();
     config.host(gate.ip().to_string()).port(gate.port()).user("app").password(PASSWORD).dbname("postgres");
+    config
+}
+
+/// A reading client's settings for a gate.
+pub(crate) fn reader(gate: SocketAddr) -> Config {
+    let mut config = app(gate);
+    config.user("reader");
     config
 }
 

@@ -18,8 +18,8 @@ use std::{
 
 use cluster::Cluster;
 use isles_model::{
-    Because, Copy, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, Fact, Moment, Plan, RegionName,
-    ids::Clock, metric::Uncounted,
+    Because, Copy, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, EpochSecret, Fact, Moment, Plan,
+    RegionName, ids::Clock, metric::Uncounted,
 };
 use isles_postgres::{Findings, PostgresConfig};
 use tokio::{
@@ -31,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Generous: the machines that run these tests are busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the agents of these tests share.
+pub const SECRET: &str = "shared by the agents of these tests";
 
 pub fn name(region: &str) -> RegionName {
     region.parse().unwrap()
@@ -86,6 +89,7 @@ impl Region {
         let config = PostgresConfig {
             region: region.clone(),
             database: cluster.config(),
+            secret: EpochSecret::new(SECRET),
             peers,
             exclude_tables: exclude.iter().map(|table| (*table).to_owned()).collect(),
             ledger_path: cluster.file("ledger.jsonl"),
@@ -196,8 +200,28 @@ impl Region {
         self.session("isles", None).await.unwrap()
     }
 
+    /// A session of the app's role past the gates, under the credential of the epoch that the door was opened for.
     pub async fn app(&self) -> Result<Client, tokio_postgres::Error> {
-        self.session("app", Some(&self.config.database.app_password)).await
+        let told =
+            self.value("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = 'app'");
+        let epoch =
+            told.await.strip_prefix("isles: epoch ").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+        self.app_of(epoch).await
+    }
+
+    /// The same under the credential of any epoch.
+    pub async fn app_of(&self, epoch: u64) -> Result<Client, tokio_postgres::Error> {
+        self.app_with(&EpochSecret::new(SECRET).app_password(Epoch(epoch))).await
+    }
+
+    /// The same with any password.
+    pub async fn app_with(&self, password: &str) -> Result<Client, tokio_postgres::Error> {
+        self.session("app", Some(password)).await
+    }
+
+    /// What the app calls its password.
+    pub fn app_password(&self) -> &str {
+        &self.config.database.app_password
     }
 
     pub async fn reader(&self) -> Client {
