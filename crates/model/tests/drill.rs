@@ -35,9 +35,9 @@ fn every_mistake_says_what_is_wrong_and_how_to_mend_it() {
     check("at 1s kil region writer", "`kil` is not something a drill can do", "did you mean `kill`?");
     check("at 1s kill postgres writer", "`writer` stands where `in` is expected", "kill postgres in writer");
     check("at 1s kill postgre in writer", "not a process of a region", "did you mean `postgres`?");
-    check("at 1s kill region", "the line ends where a region is expected", "writer, replica");
+    check("at 1s kill region", "the line ends where a region is expected", "writer, holder, replica");
     check("at 1s kill region writr", "`writr` is not a role", "did you mean `writer`?");
-    check("at 1s kill region EU", "`EU` is not a region's name", "writer, replica");
+    check("at 1s kill region EU", "`EU` is not a region's name", "writer, holder, replica");
     check("at 1s kill region replica-0", "is no replica", "replica-1");
     check("at 1s kill region replica-2", "`replica-2` needs at least 3 regions", "`regions`");
     check("at 1s kill region writer, writer", "`writer` is named twice", "once");
