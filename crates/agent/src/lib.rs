@@ -12,5 +12,6 @@ pub mod probe;
 pub mod steer;
 mod wiring;
 
+pub use isles_decide::foresee;
 pub use isles_postgres::ledger;
 pub use wiring::{AgentError, LEDGER_FILE, run};

@@ -206,7 +206,7 @@ pub fn foresee(known: Known<'_>, change: &Change) -> Result<Foresight, Refusal> 
         Change::Drain { .. } if plain.done => Ok(plain),
         Change::Drain { region } => known.drain(orders, region, plain),
         Change::Transfer { to, kind } => {
-            known.transfer(orders, to, *kind, Foresight { standing: plain.done, done: false, ..plain })
+            known.transfer(orders, to, *kind, &Foresight { standing: plain.done, done: false, ..plain })
         }
     }
 }
@@ -268,7 +268,7 @@ impl Known<'_> {
         orders: &Orders,
         to: &RegionName,
         kind: TransferKind,
-        plain: Foresight,
+        plain: &Foresight,
     ) -> Result<Foresight, Refusal> {
         if plain.writer.as_ref() == Some(to) {
             return Err(Refusal::AlreadyWriter { region: to.clone() });
@@ -291,7 +291,7 @@ impl Known<'_> {
                     return Err(Refusal::TooFarBehind { region: to.clone(), lag });
                 }
                 let pause = Some(lag + self.switchover_pause(&from, to));
-                Ok(Foresight { next_writer, pause, writer: Some(from), ..plain })
+                Ok(Foresight { next_writer, pause, writer: Some(from), ..plain.clone() })
             }
             TransferKind::Failover => {
                 if let Some(writer) = plain.writer.clone().filter(|_| !plain.standing) {
@@ -301,7 +301,13 @@ impl Known<'_> {
                 let left = holder.as_ref().map_or(Duration::ZERO, |(_, _, left)| *left);
                 let loss = self.loss(holder.as_ref(), target);
                 let writer = holder.map(|(holder, _, _)| holder);
-                Ok(Foresight { writer, next_writer, loss, pause: Some(left + FAILOVER_BASE), ..plain })
+                Ok(Foresight {
+                    writer,
+                    next_writer,
+                    loss,
+                    pause: Some(left + FAILOVER_BASE),
+                    ..plain.clone()
+                })
             }
         }
     }

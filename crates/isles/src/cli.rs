@@ -63,6 +63,18 @@ pub(crate) enum Command {
     Drill(commands::drill::Args),
     /// List and compare what drills have found.
     Report(commands::report::Args),
+    /// Move the right to write to another region, losing nothing.
+    Switchover(commands::switchover::Args),
+    /// Give the right to write to another region after the writer was lost.
+    Failover(commands::failover::Args),
+    /// Move the right to write back to the primary region.
+    Failback(commands::failback::Args),
+    /// Keep users and the right to write away from a region, or let them back.
+    Region(commands::region::Args),
+    /// Let nobody take over by itself while you work.
+    Maintenance(commands::maintenance::Args),
+    /// Show who ordered what, when and why.
+    Audit(commands::audit::Args),
     /// Run the agent of one region in the foreground.
     Agent(commands::agent::Args),
     /// Show the writes that only one region held when it lost the right to write.

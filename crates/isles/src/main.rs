@@ -4,6 +4,7 @@
 
 mod cli;
 mod commands;
+mod operate;
 mod outcome;
 mod running;
 mod spec_file;

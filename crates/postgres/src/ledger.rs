@@ -193,7 +193,7 @@ impl Ledger {
 }
 
 /// Microseconds since 2000-01-01 UTC as RFC 3339.
-pub(crate) fn rfc3339(since_2000_us: i64) -> String {
+pub fn rfc3339(since_2000_us: i64) -> String {
     const DAY_US: i64 = 86_400_000_000;
     let (days, in_day) = (since_2000_us.div_euclid(DAY_US), since_2000_us.rem_euclid(DAY_US));
     // Civil date from days, after Howard Hinnant's `civil_from_days`: years begin in March.

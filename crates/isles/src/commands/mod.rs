@@ -1,21 +1,27 @@
 //! One file a command: its arguments and what it does with them.
 
 pub(crate) mod agent;
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod drill;
 pub(crate) mod exec;
 pub(crate) mod explain;
+pub(crate) mod failback;
+pub(crate) mod failover;
 pub(crate) mod ground;
 pub(crate) mod init;
 pub(crate) mod ledger;
 pub(crate) mod logs;
+pub(crate) mod maintenance;
 pub(crate) mod psql;
+pub(crate) mod region;
 pub(crate) mod replay;
 pub(crate) mod report;
 pub(crate) mod schema;
 pub(crate) mod status;
+pub(crate) mod switchover;
 pub(crate) mod up;
 
 use crate::{
@@ -40,6 +46,12 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
         Command::Psql(args) => psql::run(global, args),
         Command::Drill(args) => drill::run(global, args),
         Command::Report(args) => report::run(global, args),
+        Command::Switchover(args) => switchover::run(global, args),
+        Command::Failover(args) => failover::run(global, args),
+        Command::Failback(args) => failback::run(global, args),
+        Command::Region(args) => region::run(global, args),
+        Command::Maintenance(args) => maintenance::run(global, args),
+        Command::Audit(args) => audit::run(global, args),
         Command::Agent(args) => agent::run(global, args),
         Command::Replay(args) => replay::run(global, args),
         Command::Exec(args) => exec::run(args),

@@ -6,7 +6,7 @@ use isles_lab::{
     control::{LabState, Part, PartPhase, RegionState},
     status, tail,
 };
-use isles_model::{Because, DatabaseRole, RegionName, Snapshot, Writes};
+use isles_model::{Because, DatabaseRole, RegionName, Snapshot, Successor, TransferKind, Writes};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -98,8 +98,51 @@ fn text(state: &LabState, snapshots: &Snapshots) -> String {
         }
         parts(&mut notes, region);
     }
+    orders(&mut notes, snapshots);
     let body = align(&rows);
     if notes.is_empty() { body } else { format!("{body}\n{}", notes.trim_end()) }
+}
+
+/// What the operator has ordered, and how well the writer's commits are protected.
+fn orders(notes: &mut String, snapshots: &Snapshots) {
+    let shown = || snapshots.values().filter_map(|snapshot| snapshot.as_ref().ok());
+    let Some(newest) =
+        shown().max_by_key(|snapshot| snapshot.lease.as_ref().map(|(key, _)| (key.epoch, key.seq)))
+    else {
+        return;
+    };
+    if let Some((key, _)) = &newest.lease {
+        match &key.successor {
+            Successor::Any => {}
+            Successor::Only { region } => {
+                let _ =
+                    writeln!(notes, "  commits are protected by {region}, which alone may take over unasked");
+            }
+            Successor::Nobody => {
+                let _ = writeln!(
+                    notes,
+                    "  commits are NOT protected by another region; nobody takes over unasked"
+                );
+            }
+        }
+    }
+    for region in &newest.orders.drained {
+        let _ = writeln!(notes, "  {region} is drained; isles region undrain {region} lets it back");
+    }
+    if newest.orders.maintenance {
+        let _ = writeln!(
+            notes,
+            "  maintenance is on: a lost writer is not replaced; isles maintenance off ends it"
+        );
+    }
+    let standing = newest.orders.transfer.as_ref().filter(|transfer| transfer.from == newest.plan.epoch);
+    if let Some(transfer) = standing {
+        let kind = match transfer.kind {
+            TransferKind::Switchover => "switchover",
+            TransferKind::Failover => "failover",
+        };
+        let _ = writeln!(notes, "  a {kind} to {} is ordered and not done yet", transfer.to);
+    }
 }
 
 fn row(region: &RegionState, snapshot: &Snapshot) -> [String; 8] {
