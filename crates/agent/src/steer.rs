@@ -108,6 +108,7 @@ impl Steering {
             | Fact::LeaseSeen { .. }
             | Fact::LeaseAnswered { .. }
             | Fact::LeaseStoreSilent
+            | Fact::CommitsEnd { .. }
             | Fact::PeerSilent { .. }
             | Fact::HandOver { .. }
             | Fact::Stopping => {}

@@ -76,7 +76,9 @@ impl<'a> Situation<'a> {
                 .map(|heir| (heir, Because::HandingOver));
         }
         if self.view.down_since.is_some() {
-            return best.filter(|_| down_too_long).map(|heir| (heir, Because::DatabaseDown));
+            return best
+                .filter(|heir| down_too_long || self.has_all(heir, key))
+                .map(|heir| (heir, Because::DatabaseDown));
         }
         if let Some(heir) = self.asked_heir().filter(|heir| self.has_all(heir, key)) {
             return Some((heir, Because::HandingOver));

@@ -108,6 +108,11 @@ impl View {
             Fact::LeaseStoreSilent => self.store_silent = true,
             Fact::LeaseAnswered { .. } => {}
             Fact::Database(report) => self.see_database(now, report),
+            Fact::CommitsEnd { position } => {
+                if self.down_since.is_some() {
+                    self.last_write = Some(position);
+                }
+            }
             Fact::App(report) => self.app = report,
             Fact::Peer { report, rtt } => self.see_peer(now, report, rtt),
             Fact::PeerSilent { region } => {
@@ -171,7 +176,9 @@ impl View {
             DatabaseState::Down => self.down_since.or(Some(now)),
         };
         let fenced = report.role == DatabaseRole::Fenced && report.lineage.wrote;
-        self.last_write = fenced.then(|| self.last_write.unwrap_or(report.position));
+        if report.state == DatabaseState::Up {
+            self.last_write = fenced.then(|| self.last_write.unwrap_or(report.position));
+        }
         self.database = Some(report);
     }
 

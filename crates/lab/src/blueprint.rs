@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use isles_model::{RegionName, Topology, config::DatabaseConfig, config::Listen, spec::round_trip};
+use isles_model::{
+    RegionName, Topology,
+    config::{DatabaseConfig, DatabaseFiles, Listen},
+    spec::round_trip,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -346,6 +350,10 @@ fn region(
             replication_user: REPLICATION_USER.to_owned(),
             replication_password: kept.secrets.replication_password.clone(),
             pg_dump: programs.program("pg_dump"),
+            files: Some(DatabaseFiles {
+                data_dir: data_dir.clone(),
+                pg_waldump: programs.program("pg_waldump"),
+            }),
         },
         data_dir,
         member: topology.voters().any(|voter| voter == name).then(|| member(name, ports.etcd)),

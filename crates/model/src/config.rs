@@ -97,6 +97,20 @@ pub struct DatabaseConfig {
     pub replication_password: String,
     /// The `pg_dump` that goes with the server.
     pub pg_dump: PathBuf,
+    /// Its files, where the agent can read them: it then knows what a database that crashed had committed, and can
+    /// end one that outlives its right. `None`: on another machine, or another user's.
+    #[serde(default)]
+    pub files: Option<DatabaseFiles>,
+}
+
+/// The files of a database on the agent's own machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseFiles {
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    /// The `pg_waldump` that goes with the server.
+    pub pg_waldump: PathBuf,
 }
 
 /// How another region is reached from this one.

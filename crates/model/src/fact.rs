@@ -40,6 +40,12 @@ pub enum Fact {
     LeaseStoreSilent,
     /// This region's own database.
     Database(DatabaseReport),
+    /// This region's own database has died, and its gate is shut: every commit that it acknowledged to the app
+    /// begins before this position of its log.
+    CommitsEnd {
+        /// Where a peer's copy has to have come to for nothing to be missing.
+        position: Lsn,
+    },
     /// This region's own app instances.
     App(AppReport),
     /// A peer answered a direct probe.

@@ -5,6 +5,7 @@
 //! comes through. Nothing is decided here.
 
 mod bookkeeping;
+mod crash;
 mod error;
 mod fence;
 mod findings;

@@ -130,6 +130,12 @@ impl Link {
         Ok(Self { client, driver })
     }
 
+    /// Completes when the connection has ended.
+    pub(crate) async fn closed(&mut self) {
+        // The driver ends with the connection, however that ends.
+        let _ = (&mut self.driver).await;
+    }
+
     /// Runs statements without parameters in one round trip and one implicit transaction.
     pub(crate) async fn batch(&self, doing: &'static str, sql: &str) -> Result<(), DatabaseError> {
         self.client.batch_execute(sql).await.doing(doing)

@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     bookkeeping::epoch_of,
+    crash::Footing,
     error::{DatabaseError, Doing, within},
     lag::Samples,
     link::{Link, Purpose},
@@ -36,6 +37,7 @@ pub const ANSWER_MAX: Duration = Duration::from_millis(500);
 const LOOK: &str = "
 SELECT n.epoch, n.wrote, n.following, n.following_epoch,
        pg_current_wal_lsn() AS own_end,
+       (pg_snapshot_xmax(pg_current_snapshot())::text::bigint % 4294967296) AS next_transaction,
        coalesce((SELECT rolcanlogin FROM pg_roles WHERE rolname = $1), false) AS door_open,
        s.oid IS NOT NULL AS follows,
        coalesce((SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel WHERE srsubid = s.oid), true) AS whole,
@@ -52,9 +54,18 @@ pub(crate) async fn run(
     world: Arc<World>,
     facts: mpsc::Sender<Fact>,
     mut samples: watch::Receiver<Option<Sample>>,
+    died: watch::Sender<Option<Footing>>,
     stop: CancellationToken,
 ) {
-    let mut probe = Probe { world, link: None, samples: Samples::default(), of: None, last: None };
+    let mut probe = Probe {
+        world,
+        link: None,
+        samples: Samples::default(),
+        of: None,
+        last: None,
+        own_end: None,
+        footing: None,
+    };
     loop {
         let begun = Instant::now();
         let changed = probe.world.changed.clone();
@@ -62,12 +73,15 @@ pub(crate) async fn run(
         probe.learn(samples.borrow_and_update().clone());
         let report = probe.look().await;
         probe.count(&report);
+        let dead = probe.dead(&report);
+        died.send_if_modified(|last| std::mem::replace(last, dead) != dead);
         if facts.send(Fact::Database(report)).await.is_err() {
             return;
         }
         tokio::select! {
             () = stop.cancelled() => return,
             () = changed => {}
+            () = probe.broken() => {}
             () = tokio::time::sleep_until(begun + REPORT_EVERY) => {}
         }
     }
@@ -80,6 +94,9 @@ struct Probe {
     /// Whose log the samples are of.
     of: Option<RegionName>,
     last: Option<DatabaseReport>,
+    /// The end of the own log at the last look, and what a look back at a dead writer stands on.
+    own_end: Option<Lsn>,
+    footing: Option<Footing>,
 }
 
 impl Probe {
@@ -110,6 +127,20 @@ impl Probe {
                 self.down()
             }
         }
+    }
+
+    /// Completes when the probe's own session breaks: that is news at once.
+    async fn broken(&mut self) {
+        match &mut self.link {
+            Some(link) if !link.is_closed() => link.closed().await,
+            Some(_) | None => std::future::pending().await,
+        }
+    }
+
+    /// What is known of a writer's database that has just died.
+    fn dead(&self, report: &DatabaseReport) -> Option<Footing> {
+        let wrote = report.state == DatabaseState::Down && report.lineage.wrote;
+        self.footing.filter(|_| wrote)
     }
 
     /// What was last known of a database that does not answer: its position and lineage still stand.
@@ -160,6 +191,8 @@ impl Probe {
             .zip(row.get::<_, Option<i64>>(3).map(epoch_of));
         let applied = Lsn(row.get::<_, PgLsn>("applied").into());
         let own_end = Lsn(row.get::<_, PgLsn>("own_end").into());
+        let next_transaction = u32::try_from(row.get::<_, i64>("next_transaction")).unwrap_or_default();
+        self.footing = self.own_end.replace(own_end).map(|end| Footing { end, next_transaction });
         let role = match following {
             Some((writer, epoch)) if row.get("follows") => {
                 let whole = row.get::<_, bool>("whole") && lineage.epoch == epoch;

@@ -1,7 +1,7 @@
 //! Brings one region's PostgreSQL to what is ordered, and reports what it is.
 //!
-//! Four tasks with sessions of their own, so that none delays another: the fence, the probe, the measure of the
-//! writer's log, and the reconciling work (promote, follow, rejoin, carry the schema). Decides nothing.
+//! Tasks of their own, so that none delays another: the fence, the probe, the look at the log of a database that
+//! crashed, the measure of the writer's log, and the reconciling work (promote, follow, rejoin, carry the schema). Decides nothing.
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
 use crate::{
+    crash,
     error::DatabaseError,
     fence,
     findings::Findings,
@@ -91,11 +92,13 @@ pub async fn run(
     let (order_in, orders) = watch::channel(Plan::starting().database);
     let (promoted_in, promoted) = watch::channel(None);
     let (sample_in, samples) = watch::channel(None);
+    let (died_in, died) = watch::channel(None);
     let work = async {
         tokio::join!(
-            obey(plans, order_in, stop.clone()),
+            obey(plans.clone(), order_in, stop.clone()),
             fence::run(world.clone(), orders.clone(), promoted, stop.clone()),
-            probe::run(world.clone(), facts, samples, stop.clone()),
+            probe::run(world.clone(), facts.clone(), samples, died_in, stop.clone()),
+            crash::run(world.clone(), plans, died, facts, stop.clone()),
             measure::run(world.clone(), orders.clone(), sample_in, stop.clone()),
             reconcile::run(world.clone(), orders, promoted_in, stop.clone()),
         );

@@ -207,6 +207,7 @@ impl Cluster {
             replication_user: "streamer".into(),
             replication_password: "stream'er \\ secret".into(),
             pg_dump: format!("{BIN}/pg_dump").into(),
+            files: None,
         }
     }
 
