@@ -353,6 +353,7 @@ fn region(
             files: Some(DatabaseFiles {
                 data_dir: data_dir.clone(),
                 pg_waldump: programs.program("pg_waldump"),
+                admitted: dir.join("s").join("admitted"),
             }),
         },
         data_dir,

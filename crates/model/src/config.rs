@@ -59,6 +59,12 @@ pub struct EtcdConfig {
     pub tls: Option<TlsFiles>,
 }
 
+impl DatabaseFiles {
+    /// What [`Self::admitted`] holds while nobody may log in as the app: a name that no role has, because an included
+    /// file without any name would be no list at all.
+    pub const NOBODY: &str = "\"isles: nobody\"\n";
+}
+
 /// PEM files for a TLS client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,6 +117,8 @@ pub struct DatabaseFiles {
     pub data_dir: PathBuf,
     /// The `pg_waldump` that goes with the server.
     pub pg_waldump: PathBuf,
+    /// Names who may log in as the app: `pg_hba.conf` includes it as `@FILE`. The agent writes it.
+    pub admitted: PathBuf,
 }
 
 /// How another region is reached from this one.

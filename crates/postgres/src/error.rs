@@ -39,6 +39,14 @@ pub enum DatabaseError {
         /// Its first line of complaint.
         because: String,
     },
+    /// The file that says who may log in could not be written.
+    #[error("the file {}", .path.display())]
+    Admission {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The ledger of lone writes could not be read or written.
     #[error("the ledger {}", .path.display())]
     Ledger {

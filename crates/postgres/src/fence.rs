@@ -11,7 +11,10 @@
 //! The door has an end inside PostgreSQL too (`VALID UNTIL`), which moves on with the lease: a region that was lost
 //! and comes back finds its own door shut before its agent has said a word.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use isles_model::{DatabaseOrder, Epoch, Moment};
 use tokio::sync::watch;
@@ -19,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
+    admission,
+    crash::Footing,
     error::{DatabaseError, Doing, within},
     link::{Link, Purpose, ident, literal},
     run::World,
@@ -62,10 +67,15 @@ pub(crate) async fn run(
     world: Arc<World>,
     mut orders: watch::Receiver<DatabaseOrder>,
     mut promoted: watch::Receiver<Option<Epoch>>,
+    mut died: watch::Receiver<Option<Footing>>,
     stop: CancellationToken,
 ) {
-    let mut keeper = Keeper { world, link: None, open: None };
+    let mut keeper = Keeper { world, link: None, open: None, admits: None };
     while !stop.is_cancelled() {
+        if died.borrow_and_update().is_some() {
+            // Nobody is let in after its next start, until the door is opened anew.
+            (keeper.link, keeper.open, keeper.admits) = (None, None, Some(false));
+        }
         let wish = {
             let order = orders.borrow_and_update().clone();
             wish(&order, *promoted.borrow_and_update(), (keeper.world.clock)())
@@ -81,6 +91,7 @@ pub(crate) async fn run(
         tokio::select! {
             changed = orders.changed() => if changed.is_err() { break },
             changed = promoted.changed() => if changed.is_err() { break },
+            changed = died.changed() => if changed.is_err() { break },
             () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
         }
@@ -95,6 +106,8 @@ struct Keeper {
     link: Option<Link>,
     /// As what PostgreSQL was told; `None`: shut, or not known to be open.
     open: Option<Opened>,
+    /// Whether the file of those who may log in names the app; `None`: not known.
+    admits: Option<bool>,
 }
 
 #[derive(Clone, Copy)]
@@ -124,6 +137,9 @@ impl Keeper {
                     format!("{}; {end}", open_statement(&self.world, epoch)?)
                 };
                 self.send(&statement, "opening the door").await?;
+                if !was_open {
+                    self.admit(true).await?;
+                }
                 self.open = Some(Opened { epoch, until });
                 if (self.world.clock)() >= until {
                     return self.shut().await;
@@ -141,6 +157,7 @@ impl Keeper {
 
     async fn shut(&mut self) -> Result<(), DatabaseError> {
         let was_open = self.open.is_some();
+        self.admit(false).await?;
         self.send(&shut_statement(&self.world), "shutting the door").await?;
         self.end_sessions().await?;
         self.open = None;
@@ -148,6 +165,23 @@ impl Keeper {
             info!("The app's role is fenced.");
             self.world.changed.notify_waiters();
         }
+        Ok(())
+    }
+
+    /// Names the app among those who may log in, or no longer; where the agent can write that file.
+    async fn admit(&mut self, admits: bool) -> Result<(), DatabaseError> {
+        let Some(files) = self.world.config.database.files.clone() else { return Ok(()) };
+        if self.admits == Some(admits) {
+            return Ok(());
+        }
+        self.admits = None;
+        self.world.admits.store(false, Ordering::Release);
+        let app = self.world.config.database.app_user.clone();
+        admission::write(&files.admitted, admits.then_some(app.as_str()))?;
+        let link = self.link().await?;
+        admission::reload(link).await?;
+        self.admits = Some(admits);
+        self.world.admits.store(admits, Ordering::Release);
         Ok(())
     }
 

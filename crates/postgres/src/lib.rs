@@ -4,6 +4,7 @@
 //! (logical replication, one writer), over stock PostgreSQL 15 and newer. [`gate`] is the door the app
 //! comes through. Nothing is decided here.
 
+mod admission;
 mod bookkeeping;
 mod crash;
 mod error;

@@ -2,7 +2,10 @@
 //!
 //! A session and a deadline of its own: a database that does not answer within [`ANSWER_MAX`] is reported down.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use isles_model::{
     Copy, DatabaseReport, DatabaseRole, DatabaseState, Fact, Lineage, Lsn, Metric, RegionName, Standbys,
@@ -16,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
+    admission,
     bookkeeping::epoch_of,
     crash::Footing,
     error::{DatabaseError, Doing, within},
@@ -74,6 +78,9 @@ pub(crate) async fn run(
         let report = probe.look().await;
         probe.count(&report);
         let dead = probe.dead(&report);
+        if dead.is_some() && died.borrow().is_none() {
+            probe.admit_nobody();
+        }
         died.send_if_modified(|last| std::mem::replace(last, dead) != dead);
         if facts.send(Fact::Database(report)).await.is_err() {
             return;
@@ -134,6 +141,15 @@ impl Probe {
         match &mut self.link {
             Some(link) if !link.is_closed() => link.closed().await,
             Some(_) | None => std::future::pending().await,
+        }
+    }
+
+    /// A database that has died lets nobody in when it starts again, until the fence opens its door.
+    fn admit_nobody(&self) {
+        let Some(files) = &self.world.config.database.files else { return };
+        self.world.admits.store(false, Ordering::Release);
+        if let Err(error) = admission::write(&files.admitted, None) {
+            warn!(error = %error, "Who may log in after the next start could not be taken back.");
         }
     }
 
@@ -199,7 +215,9 @@ impl Probe {
                 let copy = if whole { Copy::Complete } else { Copy::Running };
                 DatabaseRole::Replica { writer, epoch, copy }
             }
-            _ if lineage.wrote && row.get("door_open") => DatabaseRole::Writer { epoch: lineage.epoch },
+            _ if lineage.wrote && row.get("door_open") && self.world.admits.load(Ordering::Acquire) => {
+                DatabaseRole::Writer { epoch: lineage.epoch }
+            }
             _ => DatabaseRole::Fenced,
         };
         let lag = match &role {

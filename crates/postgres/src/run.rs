@@ -7,7 +7,10 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use isles_model::{
@@ -53,6 +56,8 @@ pub(crate) struct World {
     pub(crate) findings: Findings,
     pub(crate) meter: Meter,
     pub(crate) clock: Clock,
+    /// Whether PostgreSQL would let the app's role in, as far as the file of those who may log in goes.
+    pub(crate) admits: AtomicBool,
     /// Rung after a change that should be reported at once.
     pub(crate) changed: Arc<Notify>,
 }
@@ -88,7 +93,9 @@ pub async fn run(
 ) {
     let span = info_span!("postgres", region = %config.region);
     ledger::tally(&config.ledger_path, &config.stranded).await;
-    let world = Arc::new(World { config, findings, meter, clock, changed: Arc::new(Notify::new()) });
+    // Where there is no such file, the role's own right to log in is all there is.
+    let admits = AtomicBool::new(config.database.files.is_none());
+    let world = Arc::new(World { config, findings, meter, clock, admits, changed: Arc::new(Notify::new()) });
     let (order_in, orders) = watch::channel(Plan::starting().database);
     let (promoted_in, promoted) = watch::channel(None);
     let (sample_in, samples) = watch::channel(None);
@@ -96,7 +103,7 @@ pub async fn run(
     let work = async {
         tokio::join!(
             obey(plans.clone(), order_in, stop.clone()),
-            fence::run(world.clone(), orders.clone(), promoted, stop.clone()),
+            fence::run(world.clone(), orders.clone(), promoted, died.clone(), stop.clone()),
             probe::run(world.clone(), facts.clone(), samples, died_in, stop.clone()),
             crash::run(world.clone(), plans, died, facts, stop.clone()),
             measure::run(world.clone(), orders.clone(), sample_in, stop.clone()),

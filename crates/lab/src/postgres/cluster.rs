@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use isles_model::config::DatabaseConfig;
+use isles_model::config::{DatabaseConfig, DatabaseFiles};
 use rustix::process::Signal;
 use tokio_postgres::{NoTls, error::SqlState};
 
@@ -190,6 +190,9 @@ impl Cluster {
         }
         make_dir(&self.access.socket_dir, 0o700, self.account.as_ref()).map_err(failed)?;
         self.write("postgresql.conf", &self.settings()).map_err(failed)?;
+        if let Some(files) = &self.access.files {
+            fs::write(&files.admitted, DatabaseFiles::NOBODY).map_err(failed)?;
+        }
         self.write("pg_hba.conf", &self.doors()).map_err(failed)
     }
 
@@ -301,10 +304,15 @@ log_error_verbosity = terse
     /// Who may come in (PostgreSQL, chapter 21.1); whoever is not named is refused.
     fn doors(&self) -> String {
         let DatabaseConfig { name, admin_user, app_user, read_user, replication_user, .. } = &self.access;
+        let admitted = match &self.access.files {
+            Some(files) => format!("@{}", files.admitted.display()),
+            None => format!("\"{app_user}\""),
+        };
         format!(
             "# Written by isles at each start.
 local all \"{admin_user}\" trust
-local \"{name}\" \"{app_user}\",\"{read_user}\" scram-sha-256
+local \"{name}\" \"{read_user}\" scram-sha-256
+local \"{name}\" {admitted} scram-sha-256
 host \"{name}\" \"{replication_user}\" 127.0.0.1/32 scram-sha-256
 "
         )

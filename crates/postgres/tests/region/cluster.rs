@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use isles_model::config::DatabaseConfig;
+use isles_model::config::{DatabaseConfig, DatabaseFiles};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 const SETTINGS: &str = "
@@ -103,8 +103,13 @@ impl Cluster {
             .status()
             .unwrap();
         assert!(copied.success());
-        let hba = "local all isles trust\nlocal shop app,reader scram-sha-256\n\
-                   host shop streamer 127.0.0.1/32 scram-sha-256\n";
+        let admitted = dir.path().join("admitted");
+        std::fs::write(&admitted, DatabaseFiles::NOBODY).unwrap();
+        let hba = format!(
+            "local all isles trust\nlocal shop reader scram-sha-256\nlocal shop @{} scram-sha-256\n\
+             host shop streamer 127.0.0.1/32 scram-sha-256\n",
+            admitted.display()
+        );
         std::fs::write(dir.path().join("data/pg_hba.conf"), hba).unwrap();
         let mut cluster = Self { dir, port: 0, server: None };
         for _ in 0..5 {
@@ -207,7 +212,11 @@ impl Cluster {
             replication_user: "streamer".into(),
             replication_password: "stream'er \\ secret".into(),
             pg_dump: format!("{BIN}/pg_dump").into(),
-            files: None,
+            files: Some(DatabaseFiles {
+                data_dir: self.data(),
+                pg_waldump: format!("{BIN}/pg_waldump").into(),
+                admitted: self.file("admitted"),
+            }),
         }
     }
 

@@ -18,7 +18,7 @@ use std::{
 
 use cluster::Cluster;
 use isles_model::{
-    Because, Copy, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, EpochSecret, Fact, Moment, Plan,
+    Because, Copy, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, EpochSecret, Fact, Lsn, Moment, Plan,
     RegionName, ids::Clock, metric::Uncounted,
 };
 use isles_postgres::{Findings, PostgresConfig};
@@ -44,6 +44,8 @@ pub struct Region {
     pub cluster: Cluster,
     pub findings: Findings,
     pub reports: watch::Receiver<DatabaseReport>,
+    /// Where the commits of a database that died end, once read.
+    pub commits_end: watch::Receiver<Option<Lsn>>,
     clock: Clock,
     plans: watch::Sender<Plan>,
     stop: CancellationToken,
@@ -103,6 +105,7 @@ impl Region {
             cluster,
             findings: Findings::default(),
             reports,
+            commits_end: watch::channel(None).1,
             clock: Arc::new(move || Moment(begun.elapsed())),
             plans,
             stop: CancellationToken::new(),
@@ -118,10 +121,18 @@ impl Region {
         let (report_in, reports) = watch::channel(DatabaseReport::unknown());
         self.stop = CancellationToken::new();
         self.reports = reports;
+        let (end_in, commits_end) = watch::channel(None);
+        self.commits_end = commits_end;
         tokio::spawn(async move {
             while let Some(fact) = facts.recv().await {
-                if let Fact::Database(report) = fact {
-                    report_in.send_replace(report);
+                match fact {
+                    Fact::Database(report) => {
+                        report_in.send_replace(report);
+                    }
+                    Fact::CommitsEnd { position } => {
+                        end_in.send_replace(Some(position));
+                    }
+                    _ => {}
                 }
             }
         });
