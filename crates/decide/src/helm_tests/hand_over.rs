@@ -29,6 +29,27 @@ fn a_holder_whose_database_is_down_stops_at_once_and_gives_way_after_the_grace()
 }
 
 #[test]
+fn a_crashed_database_gives_way_at_once_to_a_peer_that_has_every_commit() {
+    let mut helm = writer();
+    feed(&mut helm, 60, [Fact::Database(down()), peer("us", 1, following(99))]);
+    assert_eq!(helm.tick(at(60)).lease, None, "nobody knows yet where its commits end");
+    feed(&mut helm, 80, [Fact::CommitsEnd { position: Lsn(100) }]);
+    assert_eq!(helm.tick(at(80)).lease, None, "99 is not 100");
+    feed(&mut helm, 120, [peer("us", 1, following(100))]);
+    let order = helm.tick(at(120)).lease.unwrap();
+    assert_eq!(order.value.state, LeaseState::Released { heir: Some(name("us")) });
+}
+
+#[test]
+fn where_its_commits_ended_says_nothing_once_a_database_answers_again() {
+    let mut helm = writer();
+    feed(&mut helm, 60, [Fact::Database(down()), Fact::CommitsEnd { position: Lsn(100) }]);
+    feed(&mut helm, 80, [Fact::Database(writing(1)), Fact::CommitsEnd { position: Lsn(100) }]);
+    feed(&mut helm, 100, [Fact::Database(down()), peer("us", 1, following(100))]);
+    assert_eq!(helm.tick(at(100)).lease, None);
+}
+
+#[test]
 fn a_holder_without_a_candidate_keeps_its_right_while_its_database_is_down() {
     let mut helm = writer();
     feed(&mut helm, 60, [Fact::Database(down())]);
