@@ -342,6 +342,7 @@ impl Parts {
             database,
             secret: EpochSecret::new(&peer_secret),
             peers: addresses(|peer| peer.database),
+            commit: topology.database.commit,
             exclude_tables: topology.database.exclude_tables.clone(),
             ledger_path: data_dir.join(LEDGER_FILE),
             stranded,

@@ -133,7 +133,7 @@ impl Keeper {
                 let statement = if was_open {
                     end_statement(&self.world, right, "off")
                 } else {
-                    let end = end_statement(&self.world, right, "on");
+                    let end = end_statement(&self.world, right, "local");
                     format!("{}; {end}", open_statement(&self.world, epoch)?)
                 };
                 self.send(&statement, "opening the door").await?;

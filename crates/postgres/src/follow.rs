@@ -356,7 +356,7 @@ impl<'a> Follower<'a> {
     async fn has_slot(&self) -> Result<bool, DatabaseError> {
         let slot: Option<String> = self
             .own
-            .query_opt("SELECT subslotname::text FROM pg_subscription WHERE subname = 'isles'", &[])
+            .query_opt("SELECT subslotname::text FROM pg_subscription WHERE subname ^@ 'isles_'", &[])
             .await
             .doing("reading the subscription")?
             .and_then(|row| row.get(0));
@@ -379,13 +379,13 @@ impl<'a> Follower<'a> {
             .query_one(
                 "SELECT coalesce(t.apply_error_count + t.sync_error_count, 0), s.subenabled
                  FROM pg_subscription s LEFT JOIN pg_stat_subscription_stats t ON t.subid = s.oid
-                 WHERE s.subname = 'isles'",
+                 WHERE s.subname ^@ 'isles_'",
                 &[],
             )
             .await
             .doing("looking after the apply worker")?;
         if !row.get::<_, bool>(1) {
-            self.own.batch("enabling the subscription", "ALTER SUBSCRIPTION isles ENABLE").await?;
+            subscription::enable(&self.own).await?;
         }
         let errors: i64 = row.get(0);
         let failing = errors > self.errors;

@@ -29,6 +29,7 @@ mod run;
 mod schema;
 mod sequences;
 mod slots;
+mod standbys;
 mod subscription;
 mod verifier;
 pub mod wire;

@@ -28,6 +28,8 @@ pub(crate) enum Purpose {
     Reconcile,
     /// Reads a writer's log position.
     Measure,
+    /// Lets commits wait for other regions.
+    Standbys,
 }
 
 impl Purpose {
@@ -38,6 +40,7 @@ impl Purpose {
             Self::Fence => "isles fence",
             Self::Reconcile => "isles reconcile",
             Self::Measure => "isles measure",
+            Self::Standbys => "isles standbys",
         }
     }
 }
@@ -92,8 +95,9 @@ impl Link {
             .dbname(database)
             .application_name(purpose.application_name())
             // Because statements of this session may name roles and definitions, none of them is logged by the
-            // server, and a search path of the user's cannot change what they mean.
-            .options("-c log_statement=none -c log_min_error_statement=panic -c log_min_duration_statement=-1 -c log_error_verbosity=terse -c search_path=pg_catalog -c client_min_messages=warning");
+            // server, and a search path of the user's cannot change what they mean. What Isles does must not wait for
+            // a region that commits of the app may have to wait for.
+            .options("-c log_statement=none -c log_min_error_statement=panic -c log_min_duration_statement=-1 -c log_error_verbosity=terse -c search_path=pg_catalog -c client_min_messages=warning -c synchronous_commit=local");
         within(CONNECT_OWN_MAX, "connecting to the own database", Self::open(target, "own database")).await
     }
 
@@ -143,22 +147,17 @@ impl Link {
 }
 
 /// The connection string that a subscription keeps. Holds the replication password: never log it.
-pub(crate) fn subscription_conninfo(
-    config: &DatabaseConfig,
-    address: SocketAddr,
-    application: &str,
-) -> String {
+pub(crate) fn subscription_conninfo(config: &DatabaseConfig, address: SocketAddr) -> String {
     let quoted = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
     let silence = PEER_SILENCE_MAX.as_secs();
     format!(
-        "host={} port={} dbname={} user={} password={} application_name={} connect_timeout={} \
+        "host={} port={} dbname={} user={} password={} connect_timeout={} \
          keepalives_idle={silence} tcp_user_timeout={}",
         quoted(&address.ip().to_string()),
         address.port(),
         quoted(&config.name),
         quoted(&config.replication_user),
         quoted(&config.replication_password),
-        quoted(application),
         CONNECT_PEER_MAX.as_secs(),
         PEER_SILENCE_MAX.as_millis(),
     )

@@ -48,7 +48,7 @@ SELECT n.epoch, n.wrote, n.following, n.following_epoch,
        greatest(n.applied, o.remote_lsn, w.latest_end_lsn,
                 (SELECT max(srsublsn) FROM pg_subscription_rel WHERE srsubid = s.oid)) AS applied
 FROM isles.node n
-LEFT JOIN pg_subscription s ON s.subname = 'isles'
+LEFT JOIN pg_subscription s ON s.subname ^@ 'isles_'
      AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL
 LEFT JOIN pg_replication_origin_status o ON o.external_id = 'pg_' || s.oid";
@@ -57,7 +57,7 @@ LEFT JOIN pg_replication_origin_status o ON o.external_id = 'pg_' || s.oid";
 pub(crate) async fn run(
     world: Arc<World>,
     facts: mpsc::Sender<Fact>,
-    mut samples: watch::Receiver<Option<Sample>>,
+    (mut samples, standbys): (watch::Receiver<Option<Sample>>, watch::Receiver<Standbys>),
     died: watch::Sender<Option<Footing>>,
     stop: CancellationToken,
 ) {
@@ -69,6 +69,7 @@ pub(crate) async fn run(
         last: None,
         own_end: None,
         footing: None,
+        standbys,
     };
     loop {
         let begun = Instant::now();
@@ -104,6 +105,8 @@ struct Probe {
     /// The end of the own log at the last look, and what a look back at a dead writer stands on.
     own_end: Option<Lsn>,
     footing: Option<Footing>,
+    /// What a writer knows of its followers.
+    standbys: watch::Receiver<Standbys>,
 }
 
 impl Probe {
@@ -233,7 +236,7 @@ impl Probe {
             lineage,
             position,
             lag,
-            standbys: Standbys::default(),
+            standbys: if lineage.wrote { self.standbys.borrow().clone() } else { Standbys::default() },
         }
     }
 

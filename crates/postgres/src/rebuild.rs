@@ -169,7 +169,7 @@ pub(crate) async fn drop_slots(world: &World, cluster: &Client) -> Result<(), Da
 async fn detach(world: &World, cluster: &Link) -> Result<(), DatabaseError> {
     let own = Link::own(&world.config.database, Purpose::Reconcile).await?;
     if subscription::exists(&own).await? {
-        own.batch("disabling the subscription", "ALTER SUBSCRIPTION isles DISABLE").await?;
+        subscription::disable(&own).await?;
         own.batch("removing the subscription", subscription::REMOVE).await?;
     }
     drop_slots(world, cluster).await

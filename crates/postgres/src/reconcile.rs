@@ -2,13 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use isles_model::{DatabaseOrder, Epoch, RegionName};
+use isles_model::{CommitOrder, DatabaseOrder, Epoch, RegionName};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
-    error::DatabaseError, follow::Follower, promote, publish, rebuild, run::World, schema::laid_out, slots,
+    error::DatabaseError,
+    follow::Follower,
+    link::{Link, Purpose},
+    promote, publish, rebuild,
+    run::World,
+    schema::laid_out,
+    slots, standbys,
 };
 
 /// Pause before failed work is tried again: at first, and at most (it doubles).
@@ -43,7 +49,7 @@ pub(crate) async fn run(
     promoted: watch::Sender<Option<Epoch>>,
     stop: CancellationToken,
 ) {
-    let worker = Worker { world, promoted };
+    let worker = Worker { world, promoted, orders: orders.clone() };
     while !stop.is_cancelled() {
         let task = Task::from(&*orders.borrow_and_update());
         tokio::select! {
@@ -68,6 +74,7 @@ async fn superseded(orders: &mut watch::Receiver<DatabaseOrder>, task: &Task) {
 struct Worker {
     world: Arc<World>,
     promoted: watch::Sender<Option<Epoch>>,
+    orders: watch::Receiver<DatabaseOrder>,
 }
 
 impl Worker {
@@ -112,6 +119,7 @@ impl Worker {
     async fn write(&self, epoch: Epoch) -> Result<(), DatabaseError> {
         let mut own = rebuild::ensure(&self.world).await?;
         promote::promote(&self.world, &mut own, epoch).await?;
+        standbys::before_opening(&own, &self.commit()).await?;
         self.promoted.send_replace(Some(epoch));
         self.world.changed.notify_waiters();
         // What was said of following another region is past.
@@ -127,8 +135,19 @@ impl Worker {
         }
     }
 
+    /// What commits are ordered to wait for just now.
+    fn commit(&self) -> CommitOrder {
+        match &*self.orders.borrow() {
+            DatabaseOrder::Write { commit, .. } => commit.clone(),
+            DatabaseOrder::Fence { .. } | DatabaseOrder::Follow { .. } => CommitOrder::default(),
+        }
+    }
+
     async fn follow(&self, writer: &RegionName, epoch: Epoch) -> Result<(), DatabaseError> {
         self.promoted.send_replace(None);
+        let cluster = Link::cluster(&self.world.config.database, Purpose::Standbys).await?;
+        standbys::before_following(&cluster).await?;
+        drop(cluster);
         let mut follower = Follower::attach(&self.world, writer, epoch).await?;
         self.world.findings.clear("order");
         follower.care().await

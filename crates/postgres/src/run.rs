@@ -14,8 +14,8 @@ use std::{
 };
 
 use isles_model::{
-    Because, DatabaseOrder, Epoch, EpochSecret, Fact, Meter, Plan, RegionName, config::DatabaseConfig,
-    ids::Clock,
+    Because, DatabaseOrder, Epoch, EpochSecret, Fact, Meter, Plan, RegionName, Standbys,
+    config::DatabaseConfig, ids::Clock, topology::Commit,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use crate::{
     findings::Findings,
     ledger,
     link::{Link, Purpose},
-    measure, probe, reconcile,
+    measure, probe, reconcile, standbys,
 };
 
 /// Where this region's database and its peers' are.
@@ -42,6 +42,8 @@ pub struct PostgresConfig {
     pub secret: EpochSecret,
     /// The other regions' databases, as reached from here.
     pub peers: BTreeMap<RegionName, SocketAddr>,
+    /// What a commit of the writer waits for.
+    pub commit: Commit,
     /// Tables that do not replicate: bare names or `schema.name`.
     pub exclude_tables: Vec<String>,
     /// Where writes that only this region held are kept (JSON lines, mode 0600).
@@ -99,12 +101,14 @@ pub async fn run(
     let (order_in, orders) = watch::channel(Plan::starting().database);
     let (promoted_in, promoted) = watch::channel(None);
     let (sample_in, samples) = watch::channel(None);
+    let (standbys_in, followers) = watch::channel(Standbys::default());
     let (died_in, died) = watch::channel(None);
     let work = async {
         tokio::join!(
             obey(plans.clone(), order_in, stop.clone()),
-            fence::run(world.clone(), orders.clone(), promoted, died.clone(), stop.clone()),
-            probe::run(world.clone(), facts.clone(), samples, died_in, stop.clone()),
+            fence::run(world.clone(), orders.clone(), promoted.clone(), died.clone(), stop.clone()),
+            standbys::run(world.clone(), orders.clone(), promoted, standbys_in, stop.clone()),
+            probe::run(world.clone(), facts.clone(), (samples, followers), died_in, stop.clone()),
             crash::run(world.clone(), plans, died, facts, stop.clone()),
             measure::run(world.clone(), orders.clone(), sample_in, stop.clone()),
             reconcile::run(world.clone(), orders, promoted_in, stop.clone()),

@@ -37,7 +37,7 @@ pub(crate) fn name_prefix(region: &RegionName) -> String {
 }
 
 /// A region's name in the letters that slots allow; two regions never share one.
-fn label(region: &RegionName) -> String {
+pub(crate) fn label(region: &RegionName) -> String {
     let plain = region.as_str().replace('-', "_");
     if plain.len() <= LABEL_BYTES_MAX {
         return plain;

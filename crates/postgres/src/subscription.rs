@@ -1,15 +1,20 @@
-//! The replica's end of PostgreSQL's own logical replication: makes the subscription `isles`, and takes it down
+//! The replica's end of PostgreSQL's own logical replication: makes the region's subscription, and takes it down
 //! without asking a writer that may be dead.
+//!
+//! It is named for its region, and the connection names no application: so the writer sees the one worker that applies
+//! commits under the region's name, and the workers that copy single tables under other names. Only the former's word
+//! may count for a commit that waits (see [`crate::standbys`]).
 
 use std::{net::SocketAddr, time::Duration};
 
-use isles_model::Lsn;
+use isles_model::{Lsn, RegionName, topology::Commit};
 use tokio_postgres::{Client, types::PgLsn};
 
 use crate::{
     error::{DatabaseError, Doing, within},
-    link::{literal, subscription_conninfo},
+    link::{ident, literal, subscription_conninfo},
     run::World,
+    slots,
 };
 
 /// How long making a subscription may take: some round trips, and the writer's open transactions, which the slot
@@ -38,11 +43,13 @@ pub(crate) async fn create(
     let conninfo = conninfo(world, address);
     let copy = start == Start::Copy;
     let statement = format!(
-        "CREATE SUBSCRIPTION isles CONNECTION {} PUBLICATION isles
+        "CREATE SUBSCRIPTION {} CONNECTION {} PUBLICATION isles
          WITH (slot_name = {}, create_slot = {copy}, copy_data = {copy}, binary = false, streaming = false,
-               synchronous_commit = off)",
+               synchronous_commit = {})",
+        ident(&name(&world.config.region)),
         literal(&conninfo),
         literal(slot),
+        flushes(world.config.commit),
     );
     let made = async { client.batch_execute(&statement).await.doing("creating the subscription") };
     within(CREATE_MAX, "creating the subscription", made).await
@@ -56,10 +63,11 @@ pub(crate) async fn point_at(
     address: SocketAddr,
 ) -> Result<(), DatabaseError> {
     let conninfo = conninfo(world, address);
+    let (name, flushes) = (name(&world.config.region), flushes(world.config.commit));
     let same: bool = client
         .query_one(
-            "SELECT bool_and(subconninfo = $1) FROM pg_subscription WHERE subname = 'isles'",
-            &[&conninfo],
+            "SELECT bool_and(subconninfo = $1 AND subsynccommit = $2) FROM pg_subscription WHERE subname = $3",
+            &[&conninfo, &flushes, &name],
         )
         .await
         .doing("reading the subscription's address")?
@@ -67,23 +75,41 @@ pub(crate) async fn point_at(
     if same {
         return Ok(());
     }
-    let statement = format!("ALTER SUBSCRIPTION isles CONNECTION {}", literal(&conninfo));
+    let statement = format!(
+        "ALTER SUBSCRIPTION {name} CONNECTION {}; ALTER SUBSCRIPTION {name} SET (synchronous_commit = {flushes})",
+        literal(&conninfo),
+        name = ident(&name),
+    );
     client.batch_execute(&statement).await.doing("changing the subscription's address")
 }
 
 fn conninfo(world: &World, address: SocketAddr) -> String {
-    let application = format!("isles {}", world.config.region);
-    subscription_conninfo(&world.config.database, address, &application)
+    subscription_conninfo(&world.config.database, address)
 }
+
+/// The subscription of a region; the writer sees it as `application_name` of the worker that applies commits.
+pub(crate) fn name(region: &RegionName) -> String {
+    format!("isles_{}", slots::label(region))
+}
+
+/// Whether the rows of the app's database are on disk before the writer hears so. Where a commit waits for that, at
+/// once; elsewhere the log writer does it a moment later, which is cheaper. Never `on`: a replica's own worker must
+/// not wait for replicas of its own.
+fn flushes(commit: Commit) -> &'static str {
+    match commit {
+        Commit::Async => "off",
+        Commit::Bounded(_) | Commit::Remote => "local",
+    }
+}
+
+/// Says, in a statement on `pg_subscription s`, that it is ours: there is one in a database at most.
+pub(crate) const OURS: &str = "s.subname ^@ 'isles_' AND s.subdbid =
+     (SELECT oid FROM pg_database WHERE datname = current_database())";
 
 /// Whether there is a subscription.
 pub(crate) async fn exists(client: &Client) -> Result<bool, DatabaseError> {
     let row = client
-        .query_one(
-            "SELECT EXISTS (SELECT FROM pg_subscription WHERE subname = 'isles' AND subdbid =
-               (SELECT oid FROM pg_database WHERE datname = current_database()))",
-            &[],
-        )
+        .query_one(&format!("SELECT EXISTS (SELECT FROM pg_subscription s WHERE {OURS})"), &[])
         .await
         .doing("looking for the subscription")?;
     Ok(row.get(0))
@@ -111,19 +137,19 @@ pub(crate) async fn stop(client: &Client) -> Result<Applied, DatabaseError> {
     // it reported back before counts, as it had applied all up to there.
     let reported: Option<PgLsn> = client
         .query_opt(
-            "SELECT latest_end_lsn FROM pg_stat_subscription WHERE subname = 'isles' AND relid IS NULL",
+            "SELECT latest_end_lsn FROM pg_stat_subscription WHERE subname ^@ 'isles_' AND relid IS NULL",
             &[],
         )
         .await
         .doing("reading the subscription's progress")?
         .and_then(|row| row.get(0));
-    client.batch_execute("ALTER SUBSCRIPTION isles DISABLE").await.doing("disabling the subscription")?;
+    disable(client).await?;
     let ended = async {
         loop {
             let left: i64 = client
                 .query_one(
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_subscription
-                     WHERE subname = 'isles' AND pid IS NOT NULL",
+                     WHERE subname ^@ 'isles_' AND pid IS NOT NULL",
                     &[],
                 )
                 .await
@@ -143,7 +169,7 @@ pub(crate) async fn stop(client: &Client) -> Result<Applied, DatabaseError> {
              FROM pg_subscription s CROSS JOIN isles.node n
              LEFT JOIN pg_replication_origin_status o ON o.external_id = 'pg_' || s.oid
              CROSS JOIN LATERAL (SELECT max(srsublsn) AS copied FROM pg_subscription_rel WHERE srsubid = s.oid) c
-             WHERE s.subname = 'isles'",
+             WHERE s.subname ^@ 'isles_'",
             &[&reported],
         )
         .await
@@ -153,14 +179,42 @@ pub(crate) async fn stop(client: &Client) -> Result<Applied, DatabaseError> {
 }
 
 /// The statements that remove a stopped subscription and leave the writer's slot alone; fit for a transaction.
-pub(crate) const REMOVE: &str = "ALTER SUBSCRIPTION isles SET (slot_name = NONE); DROP SUBSCRIPTION isles";
+pub(crate) const REMOVE: &str = "DO $$
+DECLARE ours text;
+BEGIN
+  FOR ours IN SELECT subname FROM pg_subscription WHERE subname ^@ 'isles_'
+              AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) LOOP
+    EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', ours);
+    EXECUTE format('DROP SUBSCRIPTION %I', ours);
+  END LOOP;
+END $$";
+
+/// Stops applying without waiting for the worker to end.
+pub(crate) async fn disable(client: &Client) -> Result<(), DatabaseError> {
+    alter(client, "DISABLE", "disabling the subscription").await
+}
+
+/// Goes on applying.
+pub(crate) async fn enable(client: &Client) -> Result<(), DatabaseError> {
+    alter(client, "ENABLE", "enabling the subscription").await
+}
+
+async fn alter(client: &Client, how: &str, doing: &'static str) -> Result<(), DatabaseError> {
+    let row = client
+        .query_opt(&format!("SELECT s.subname::text FROM pg_subscription s WHERE {OURS}"), &[])
+        .await
+        .doing(doing)?;
+    let Some(row) = row else { return Ok(()) };
+    let statement = format!("ALTER SUBSCRIPTION {} {how}", ident(row.get(0)));
+    client.batch_execute(&statement).await.doing(doing)
+}
 
 /// Whether every table of the subscription is copied and streams; `false` while it has none to speak of yet.
 pub(crate) async fn is_whole(client: &Client) -> Result<bool, DatabaseError> {
     let row = client
         .query_one(
             "SELECT coalesce(bool_and(srsubstate = 'r'), true) FROM pg_subscription_rel r
-             JOIN pg_subscription s ON s.oid = r.srsubid WHERE s.subname = 'isles'",
+             JOIN pg_subscription s ON s.oid = r.srsubid WHERE s.subname ^@ 'isles_'",
             &[],
         )
         .await
@@ -183,7 +237,7 @@ pub(crate) async fn refresh(own: &Client, writer: &Client) -> Result<bool, Datab
     let ours = pairs(
         &own.query(
             "SELECT n.nspname::text, c.relname::text FROM pg_subscription_rel r
-             JOIN pg_subscription s ON s.oid = r.srsubid AND s.subname = 'isles'
+             JOIN pg_subscription s ON s.oid = r.srsubid AND s.subname ^@ 'isles_'
              JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace
              ORDER BY 1, 2",
             &[],
@@ -196,11 +250,7 @@ pub(crate) async fn refresh(own: &Client, writer: &Client) -> Result<bool, Datab
     if set(&theirs) == set(&ours) {
         return Ok(false);
     }
-    let refreshed = async {
-        own.batch_execute("ALTER SUBSCRIPTION isles REFRESH PUBLICATION")
-            .await
-            .doing("following a changed publication")
-    };
+    let refreshed = async { alter(own, "REFRESH PUBLICATION", "following a changed publication").await };
     within(CREATE_MAX, "following a changed publication", refreshed).await?;
     Ok(true)
 }

@@ -22,7 +22,7 @@ async fn parted() -> (Region, Region) {
     us.order_fence(1);
     let admin = us.admin().await;
     // Because the follower's care would enable it again, wait until the fence order has ended that care.
-    admin.batch_execute("ALTER SUBSCRIPTION isles DISABLE").await.unwrap();
+    admin.batch_execute("ALTER SUBSCRIPTION isles_us DISABLE").await.unwrap();
     us.shows("SELECT count(*) FROM pg_stat_subscription WHERE pid IS NOT NULL", "0").await;
     (eu, us)
 }

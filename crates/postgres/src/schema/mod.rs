@@ -223,7 +223,7 @@ impl Carrier<'_> {
                      FROM pg_subscription s
                      LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL
                      LEFT JOIN pg_replication_origin_status o ON o.external_id = 'pg_' || s.oid
-                     WHERE s.subname = 'isles'",
+                     WHERE s.subname ^@ 'isles_'",
                     &[&tokio_postgres::types::PgLsn::from(end.0)],
                 )
                 .await

@@ -19,7 +19,7 @@ use std::{
 use cluster::Cluster;
 use isles_model::{
     Because, Copy, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, EpochSecret, Fact, Lsn, Moment, Plan,
-    RegionName, ids::Clock, metric::Uncounted,
+    RegionName, ids::Clock, metric::Uncounted, topology::Commit,
 };
 use isles_postgres::{Findings, PostgresConfig};
 use tokio::{
@@ -93,6 +93,7 @@ impl Region {
             database: cluster.config(),
             secret: EpochSecret::new(SECRET),
             peers,
+            commit: Commit::Remote,
             exclude_tables: exclude.iter().map(|table| (*table).to_owned()).collect(),
             ledger_path: cluster.file("ledger.jsonl"),
             stranded: Arc::default(),
@@ -168,6 +169,14 @@ impl Region {
             epoch,
             DatabaseOrder::Write { epoch: Epoch(epoch), until, commit: isles_model::CommitOrder::default() },
         );
+    }
+
+    /// A right of an hour whose commits wait for these regions.
+    pub fn order_write_waiting(&self, epoch: u64, standbys: &[&str]) {
+        let until = (self.clock)().plus(Duration::from_secs(3_600));
+        let standbys = standbys.iter().map(|region| name(region)).collect();
+        let commit = isles_model::CommitOrder { standbys, bound: None };
+        self.plan(epoch, DatabaseOrder::Write { epoch: Epoch(epoch), until, commit });
     }
 
     pub fn order_follow(&self, writer: &str, epoch: u64) {
