@@ -17,7 +17,7 @@ use isles_model::{
 };
 use isles_postgres::{
     Findings, PostgresConfig,
-    gate::{Account, GateConfig, GateLimits},
+    gate::{Account, Acknowledge, GateConfig, GateLimits},
 };
 use rustix::fs::{FlockOperation, flock};
 use tokio::{
@@ -330,6 +330,7 @@ impl Parts {
             app: Account { name: database.app_user.clone(), password: database.app_password.clone() },
             secret: EpochSecret::new(&peer_secret),
             reader: Account { name: database.read_user.clone(), password: database.read_password.clone() },
+            acknowledge: watch::channel(Acknowledge::Open).1,
             hold: topology.routing.hold_writes,
             limits: GateLimits::default(),
         };

@@ -10,13 +10,15 @@ use tokio::{
 };
 
 use super::{
-    answer::{CANNOT_CONNECT_NOW, NOT_THE_WRITER, Refusal, TOO_MANY_CONNECTIONS},
+    answer::{ADMIN_SHUTDOWN, CANNOT_CONNECT_NOW, NOT_THE_WRITER, Refusal, TOO_MANY_CONNECTIONS},
     authenticate::Credential,
     login::{Greeting, log_in},
     opening::Startup,
     permit::{Permit, Route},
     pipe::Pipe,
     relay::Closed,
+    repoint::restore,
+    session_state::SessionState,
     talk::Talk,
     upstream::{DialError, Doors, Upstream, dial},
 };
@@ -44,14 +46,19 @@ pub(super) struct Turned {
 }
 
 /// Whose session it is, and where it may be led.
+#[derive(Clone, Copy)]
 pub(super) struct Visitor<'a> {
     pub(super) client: &'a TcpStream,
     pub(super) startup: &'a Startup,
     pub(super) credential: &'a Credential,
     pub(super) doors: &'a Doors,
+    /// Into the local database, whoever writes; otherwise to the writer, wherever it is.
+    pub(super) reads: bool,
+    /// What the new backend must be made like, for a session that has lost one.
+    pub(super) session: Option<&'a SessionState>,
 }
 
-/// How patient a write gate is.
+/// How patient a gate is.
 #[derive(Clone, Copy)]
 pub(super) struct Patience<'a> {
     pub(super) hold: Duration,
@@ -60,8 +67,8 @@ pub(super) struct Patience<'a> {
     pub(super) asked: bool,
 }
 
-/// To the writer, wherever it is, waiting for one up to `patience`.
-pub(super) async fn to_writer(
+/// To where the session belongs, waiting for it up to `patience`.
+pub(super) async fn seek(
     visitor: &Visitor<'_>,
     permit: &mut Permit,
     patience: Patience<'_>,
@@ -72,8 +79,9 @@ pub(super) async fn to_writer(
         wait.begin();
     }
     loop {
-        let why = match permit.route() {
-            Ok(route) => match attempt(visitor, permit, route, patience.asked).await? {
+        let route = if visitor.reads { Ok(Route::Reader) } else { permit.route() };
+        let why = match route {
+            Ok(route) => match attempt(visitor, permit, route, wait.end.is_some()).await? {
                 Attempt::Admitted(admitted) => return Ok(*admitted),
                 Attempt::Turned => {
                     pause = RETRY_FIRST;
@@ -184,11 +192,15 @@ async fn attempt(
         tokio::select! {
             entered = &mut entering => return match entered {
                 Ok(admitted) => Ok(Attempt::Admitted(Box::new(admitted))),
-                Err(DialError::Refused(last_word)) => Err(refused_by_database(last_word)),
+                // A session that is open already waits until the new database takes it, which may be full of others.
+                Err(DialError::Refused(last_word)) if visitor.session.is_none() => {
+                    Err(refused_by_database(last_word))
+                }
+                Err(DialError::Unlike) => Err(unlike()),
                 Err(error) => Ok(Attempt::NotNow(Why::Dial(error))),
             },
             () = permit.turned() => {
-                if permit.route().as_ref() != Ok(&route) {
+                if !visitor.reads && permit.route().as_ref() != Ok(&route) {
                     return Ok(Attempt::Turned);
                 }
             }
@@ -202,7 +214,10 @@ async fn attempt(
 
 async fn enter(visitor: &Visitor<'_>, route: Route) -> Result<Admitted, DialError> {
     let password = visitor.credential.password(&route).ok_or(DialError::NoCredential)?;
-    let (talk, greeting) = log_in(visitor.doors, &route.door(), visitor.startup, &password).await?;
+    let (mut talk, mut greeting) = log_in(visitor.doors, &route.door(), visitor.startup, &password).await?;
+    if let Some(session) = visitor.session {
+        restore(&mut talk, session, &mut greeting.reported).await?;
+    }
     Ok(Admitted { route, talk, greeting })
 }
 
@@ -248,6 +263,15 @@ fn held_too_long(why: &Why, hold: Duration) -> Turned {
     };
     let hint = "`isles status` shows which region may write and why; connect again later.";
     turned(closed, &Refusal { code: CANNOT_CONNECT_NOW, message, hint })
+}
+
+fn unlike() -> Turned {
+    let refusal = Refusal {
+        code: ADMIN_SHUTDOWN,
+        message: "the session could not be restored at the region that writes now".to_owned(),
+        hint: "Reconnect: the gate leads to the new writer.",
+    };
+    turned(Closed::Unlike, &refusal)
 }
 
 fn not_the_writer() -> Turned {

@@ -70,6 +70,11 @@ pub(super) enum Verdict {
 const FENCED: [&str; 3] = [INVALID_AUTHORIZATION, INVALID_PASSWORD, "42501"];
 const TURNED_AWAY: [&str; 4] = [NOT_THE_WRITER, CANNOT_CONNECT_NOW, ADMIN_SHUTDOWN, CRASH_SHUTDOWN];
 
+/// Whether a SQLSTATE says that the server itself is ending or starting.
+pub(super) fn is_shutdown(code: &str) -> bool {
+    TURNED_AWAY.contains(&code)
+}
+
 /// Reads the fields of an ErrorResponse to a login of the gate.
 pub(super) fn verdict(fields: &[u8]) -> Verdict {
     match code(fields) {

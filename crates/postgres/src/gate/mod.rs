@@ -1,25 +1,37 @@
 //! Stands between the app and PostgreSQL: leads each session to the region that may write, and shuts in time.
 //!
 //! Three doors: the write gate (the app's `DATABASE_URL`), the read gate (`DATABASE_READ_URL`) and the peer gate
-//! (for other regions' write gates). Decides nothing: it obeys the newest [`Plan`]. Reads no statement.
+//! (for other regions' write gates). Decides nothing: it obeys the newest [`Plan`].
 //!
 //! A client proves to the gate who it is (SCRAM-SHA-256, [`Account`]); the gate proves to the database, with the
 //! credential of the epoch, that it knows who may write. So the app's own password opens no database by itself, and a
 //! gate that has missed an epoch opens none either. The peer gate passes this second proof through unseen.
+//!
+//! A session outlives the database behind it, if nothing is under way in it and it has nothing that only its backend
+//! has: the gate opens another at the writer, makes it like the one before, and the client notices nothing.
+//! `session_state` says which sessions those are, and what is not seen; `statement` is all that is read of SQL. While
+//! no region may write, the next message of such a session waits in its socket, for [`GateConfig::hold`] at most.
+//!
+//! While acknowledgements are held ([`Acknowledge`]), clients of the local writer are given no answer.
 
+mod acknowledge;
 mod admit;
 mod answer;
 mod authenticate;
-mod boundary;
+mod frame;
 mod keys;
 mod login;
+mod memory;
 mod message;
 mod opening;
 mod permit;
 mod pipe;
 mod relay;
+mod repoint;
 mod scram;
+mod session_state;
 mod sessions;
+mod statement;
 mod talk;
 mod upstream;
 
@@ -30,7 +42,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
-pub use self::authenticate::Account;
+pub use self::{acknowledge::Acknowledge, authenticate::Account};
 use self::{
     authenticate::Guard,
     keys::Keys,
@@ -65,7 +77,9 @@ pub struct GateConfig {
     pub secret: EpochSecret,
     /// The role that reads. It comes through the read gate and the write gate.
     pub reader: Account,
-    /// How long a new session waits for a region that may write.
+    /// Whether the local writer's acknowledgements may pass.
+    pub acknowledge: watch::Receiver<Acknowledge>,
+    /// How long a new session, and the next message of an idle one, waits for a region that may write.
     pub hold: Duration,
     /// Bounds.
     pub limits: GateLimits,
@@ -96,7 +110,7 @@ pub async fn run(
     meter: Meter,
     stop: CancellationToken,
 ) {
-    let (permit, keeper) = Permit::new(plans, clock);
+    let (permit, keeper) = Permit::new(plans, config.acknowledge, clock);
     let guard = match Guard::new(&config.app, &config.secret, &config.reader) {
         Ok(guard) => guard,
         Err(error) => {

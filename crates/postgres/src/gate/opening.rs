@@ -82,6 +82,11 @@ impl Startup {
         users.next().is_none().then_some(user)
     }
 
+    /// Whether the replication protocol is asked for.
+    pub(super) fn is_replication(&self) -> bool {
+        self.parameters().any(|(name, _)| name == b"replication")
+    }
+
     /// Brings the packet down to protocol 3.0, which the gate speaks itself, and returns the
     /// NegotiateProtocolVersion that says so to a client that asked for more.
     pub(super) fn negotiate(&mut self) -> Option<Vec<u8>> {
@@ -251,7 +256,7 @@ mod tests {
             runtime.block_on(async {
                 let _ = opened(&bytes).await;
                 if let Ok(Opening::Session(mut startup)) = opened(&packet(196_609, &body)).await {
-                    let _ = startup.user();
+                    let _ = (startup.user(), startup.is_replication());
                     let _ = startup.negotiate();
                 }
             });

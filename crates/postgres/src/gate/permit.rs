@@ -13,6 +13,8 @@ use std::{
 use isles_model::{Because, Epoch, Moment, Plan, RegionName, Writes, ids::Clock};
 use tokio::sync::watch;
 
+use super::acknowledge::Acknowledge;
+
 /// The longest time between two looks at the clock on behalf of idle sessions. Timers may stop while a machine
 /// sleeps and the lease clock does not, so a timer for the whole remaining time could fire late.
 const IDLE_RECHECK: Duration = Duration::from_millis(25);
@@ -66,6 +68,7 @@ pub(super) struct Permit {
     plans: watch::Receiver<Plan>,
     turns: watch::Receiver<Result<Route, Because>>,
     newest: Arc<AtomicU64>,
+    acknowledge: watch::Receiver<Acknowledge>,
     clock: Clock,
 }
 
@@ -77,9 +80,13 @@ pub(super) struct Keeper {
 
 impl Permit {
     /// A permit that reads `plans` on `clock`, and the keeper that must run beside it.
-    pub(super) fn new(plans: watch::Receiver<Plan>, clock: Clock) -> (Self, Keeper) {
+    pub(super) fn new(
+        plans: watch::Receiver<Plan>,
+        acknowledge: watch::Receiver<Acknowledge>,
+        clock: Clock,
+    ) -> (Self, Keeper) {
         let (sender, turns) = watch::channel(Err(Because::Starting));
-        let permit = Self { plans, turns, newest: Arc::default(), clock };
+        let permit = Self { plans, turns, newest: Arc::default(), acknowledge, clock };
         (permit.clone(), Keeper { permit, turns: sender })
     }
 
@@ -93,10 +100,22 @@ impl Permit {
         *route == Route::Reader || self.consult(|writes, now| allows(writes, route, now)).unwrap_or(false)
     }
 
+    /// May answers of the database on `route` be given to their client? Besides [`Self::allows`], which goes first.
+    pub(super) fn acknowledges(&mut self, route: &Route) -> bool {
+        !matches!(route, Route::Writer(_)) || self.acknowledge.borrow_and_update().passes((self.clock)())
+    }
+
     /// Waits until the way to write has turned since the last call. A renewed deadline is no turn.
     pub(super) async fn turned(&mut self) {
-        if self.turns.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        self.turned_or_acknowledges(false).await;
+    }
+
+    /// The same, or until something new is said on acknowledgements, if they are `held`.
+    pub(super) async fn turned_or_acknowledges(&mut self, held: bool) {
+        tokio::select! {
+            Ok(()) = self.turns.changed() => {}
+            Ok(()) = self.acknowledge.changed(), if held => {}
+            else => std::future::pending().await,
         }
     }
 
@@ -211,7 +230,8 @@ mod tests {
     fn a_plan_of_an_older_epoch_is_not_obeyed() {
         let plan = |epoch, writes| Plan { epoch: Epoch(epoch), writes, ..Plan::starting() };
         let (plans, receiver) = watch::channel(plan(5, there("b", 5)));
-        let (permit, _keeper) = Permit::new(receiver, Arc::new(|| Moment::ZERO));
+        let (permit, _keeper) =
+            Permit::new(receiver, watch::channel(Acknowledge::Open).1, Arc::new(|| Moment::ZERO));
         assert_eq!(permit.route(), Ok(peer("b", 5)));
         plans.send_replace(plan(4, here(4, 100)));
         assert_eq!(permit.route(), Err(Because::LeaseElsewhere));

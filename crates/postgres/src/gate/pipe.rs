@@ -53,9 +53,14 @@ impl Pipe {
         Ok(bytes)
     }
 
-    /// Makes one write of what waits. Returns the bytes written, which it forgets with the next call.
-    pub(super) fn write(&mut self, write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<&[u8]> {
-        let written = would_block(write(&self.buffer[self.start..self.end]))?.unwrap_or(0);
+    /// Makes one write of the first `most` bytes that wait. Returns the bytes written, which it forgets with the next call.
+    pub(super) fn write(
+        &mut self,
+        most: usize,
+        write: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<&[u8]> {
+        let end = self.end.min(self.start + most);
+        let written = would_block(write(&self.buffer[self.start..end]))?.unwrap_or(0);
         let from = self.start;
         self.start += written;
         Ok(&self.buffer[from..self.start])
@@ -85,9 +90,9 @@ mod tests {
         };
         assert_eq!(pipe.append(read).unwrap(), Some(PIPE_BYTES));
         assert_eq!(pipe.append(read).unwrap(), None);
-        assert_eq!(pipe.write(|bytes| Ok(bytes.len() - 1)).unwrap().len(), PIPE_BYTES - 1);
-        assert_eq!(pipe.write(|_| Err(io::ErrorKind::WouldBlock.into())).unwrap(), b"");
-        assert_eq!(pipe.write(|bytes| Ok(bytes.len())).unwrap(), [7]);
+        assert_eq!(pipe.write(PIPE_BYTES, |bytes| Ok(bytes.len() - 1)).unwrap().len(), PIPE_BYTES - 1);
+        assert_eq!(pipe.write(PIPE_BYTES, |_| Err(io::ErrorKind::WouldBlock.into())).unwrap(), b"");
+        assert_eq!(pipe.write(PIPE_BYTES, |bytes| Ok(bytes.len())).unwrap(), [7]);
         assert!(pipe.is_empty());
     }
 }

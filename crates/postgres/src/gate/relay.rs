@@ -15,10 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{ADMIN_SHUTDOWN, Refusal},
-    boundary::Boundary,
-    keys::{Keys, Remembered},
+    frame::Frames,
+    keys::{self, Keys, Remembered},
+    login::Greeting,
     permit::{Permit, Route},
-    pipe::Pipe,
+    pipe::{PIPE_BYTES, Pipe},
+    repoint::news,
+    session_state::SessionState,
     upstream::Upstream,
 };
 
@@ -46,6 +49,8 @@ pub(super) enum Closed {
     RoleRefused,
     /// The client did not prove who it is.
     NotAuthenticated,
+    /// The session could not be restored at another database.
+    Unlike,
     /// The database refused the session for a reason that is the app's business.
     DatabaseRefused,
     /// A peer was told that this region does not write.
@@ -70,6 +75,7 @@ impl Closed {
             Self::RoleRefused => "role_refused",
             Self::NotAuthenticated => "not_authenticated",
             Self::DatabaseRefused => "database_refused",
+            Self::Unlike => "unlike",
             Self::NotTheWriter => "not_the_writer",
             Self::DatabaseDown => "database_down",
             Self::Stopping => "stopping",
@@ -77,79 +83,77 @@ impl Closed {
     }
 
     /// The gate's last word to a client that did not hang up itself.
-    fn farewell(self) -> Option<Refusal> {
-        let (message, hint) = match self {
-            Self::RightLapsed | Self::WriterMoved => (
-                "the right to write moved; the outcome of an unanswered statement is unknown",
+    fn farewell(self, pinned: Option<&str>) -> Option<Refusal> {
+        let unknown =
+            "the right to write moved; the outcome of an unanswered statement is unknown".to_owned();
+        let (message, hint) = match (self, pinned) {
+            (Self::RightLapsed | Self::WriterMoved, Some(what)) => (
+                format!("the right to write moved; the session could not move with it because of {what}"),
                 "Reconnect: the gate leads to the new writer.",
             ),
-            Self::Stopping => ("the region's agent is stopping", "Reconnect in a moment."),
-            Self::ClientLeft
-            | Self::DatabaseLeft
-            | Self::HeldTooLong
-            | Self::Full
-            | Self::BadOpening
-            | Self::RoleRefused
-            | Self::NotAuthenticated
-            | Self::DatabaseRefused
-            | Self::NotTheWriter
-            | Self::DatabaseDown => return None,
+            (Self::RightLapsed | Self::WriterMoved, None) => {
+                (unknown, "Reconnect: the gate leads to the new writer.")
+            }
+            (Self::Stopping, _) => ("the region's agent is stopping".to_owned(), "Reconnect in a moment."),
+            _ => return None,
         };
-        Some(Refusal { code: ADMIN_SHUTDOWN, message: message.to_owned(), hint })
+        Some(Refusal { code: ADMIN_SHUTDOWN, message, hint })
+    }
+
+    /// Whether it is only the way that ended, and another one may go on.
+    pub(super) fn is_of_the_way(self) -> bool {
+        matches!(self, Self::RightLapsed | Self::WriterMoved | Self::DatabaseLeft)
     }
 }
 
-/// One session under way. Everything that belongs to the database's side is in `upstream`, `route` and `down`.
-pub(super) struct Relay {
-    pub(super) client: TcpStream,
-    pub(super) upstream: Upstream,
-    pub(super) route: Route,
-    pub(super) permit: Permit,
-    pub(super) keys: Keys,
-    /// From the database to the client; holds the first answer at the start.
-    pub(super) down: Pipe,
-    /// The client's cancel key, where the gate made one; otherwise the database's passes through.
-    pub(super) remembered: Option<Remembered>,
+/// What is known of the session whose bytes are carried.
+pub(super) enum Follows {
+    /// Where its answers end: another region's gate knows the rest.
+    Answers(Frames),
+    /// All that is needed to go on elsewhere.
+    Session(Box<SessionState>),
 }
 
-/// Where the bytes to the client stand.
-#[derive(Default)]
-struct Delivered {
-    boundary: Boundary,
+/// One session under way, but for the database's end of it.
+pub(super) struct Relay {
+    pub(super) client: TcpStream,
+    pub(super) permit: Permit,
+    pub(super) follows: Follows,
+    /// From the client to the database.
+    pub(super) up: Pipe,
+}
+
+/// The database's end of a session.
+pub(super) struct Behind {
+    pub(super) upstream: Upstream,
+    pub(super) route: Route,
+    /// From the database to the client; holds the first answer at the start.
+    pub(super) down: Pipe,
+    /// The cancel key under which the client reaches this backend, where the gate made one.
+    pub(super) remembered: Option<Remembered>,
+    /// Where it is noted otherwise, when the database's own passes through.
+    pub(super) keys: Keys,
 }
 
 impl Relay {
-    /// Carries bytes until the session ends, and says why it did.
-    pub(super) async fn run(mut self, stop: &CancellationToken) -> Closed {
-        let mut up = Pipe::new();
-        let mut delivered = Delivered::default();
-        let closed = self.carry(&mut up, &mut delivered, stop).await;
-        drop(self.upstream);
-        if let Some(refusal) = closed.farewell()
-            && delivered.boundary.between_messages()
-        {
-            refuse(self.client, &refusal.bytes()).await;
-        }
-        closed
-    }
-
-    async fn carry(&mut self, up: &mut Pipe, delivered: &mut Delivered, stop: &CancellationToken) -> Closed {
+    /// Carries bytes until the session or the way to its database ends, and says why it did.
+    pub(super) async fn run(&mut self, mut behind: Behind, stop: &CancellationToken) -> Closed {
         loop {
-            match self.pass_up(up).and_then(|()| self.pass_down(delivered)) {
-                Ok(()) => {}
-                Err(closed) => return closed,
+            if let Err(closed) = self.pass_up(&behind).and_then(|()| self.pass_down(&mut behind)) {
+                return closed;
             }
             // Both ends of a busy session are always ready: without this it would never let another run.
             tokio::task::coop::consume_budget().await;
-            let from_client = wants(up.is_empty(), !self.down.is_empty());
-            let from_upstream = wants(self.down.is_empty(), !up.is_empty());
-            let (client, upstream) = (&self.client, &self.upstream);
+            let held = !self.permit.acknowledges(&behind.route);
+            let from_client = wants(self.up.is_empty(), !behind.down.is_empty() && !held);
+            let from_upstream = wants(behind.down.is_empty(), !self.up.is_empty());
+            let (client, upstream) = (&self.client, &behind.upstream);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Closed::Stopping,
-                () = self.permit.turned() => {
-                    if !self.permit.allows(&self.route) {
-                        return lapsed(&self.route);
+                () = self.permit.turned_or_acknowledges(held) => {
+                    if !self.permit.allows(&behind.route) {
+                        return lapsed(&behind.route);
                     }
                 }
                 ready = client.ready(from_client.unwrap_or(Interest::READABLE)), if from_client.is_some() => {
@@ -166,46 +170,87 @@ impl Relay {
         }
     }
 
+    /// May the session go on with another database?
+    pub(super) fn can_move(&self) -> bool {
+        matches!(&self.follows, Follows::Session(session) if session.can_move())
+    }
+
+    /// The session goes on with a database that greeted the gate so; returns what its client has to be told.
+    pub(super) fn move_to(&mut self, greeting: &Greeting) -> Vec<u8> {
+        let Follows::Session(session) = &mut self.follows else { return Vec::new() };
+        let news = news(session.reported(), &greeting.reported);
+        session.moved(greeting.reported.clone());
+        news
+    }
+
+    /// Says why the session ends, where there is a place for it, and hangs up.
+    pub(super) async fn end(self, closed: Closed) -> Closed {
+        let (between, pinned) = match &self.follows {
+            Follows::Answers(frames) => (frames.between_messages(), None),
+            Follows::Session(session) => (session.between_answers(), session.pinned()),
+        };
+        if let Some(refusal) = closed.farewell(pinned)
+            && between
+        {
+            refuse(self.client, &refusal.bytes()).await;
+        }
+        closed
+    }
+
     /// One read from the client and one checked write to the database.
-    fn pass_up(&self, up: &mut Pipe) -> Result<(), Closed> {
-        if up.is_empty() {
-            match up.append(|space| self.client.try_read(space)) {
+    fn pass_up(&mut self, behind: &Behind) -> Result<(), Closed> {
+        if self.up.is_empty() {
+            match self.up.append(|space| self.client.try_read(space)) {
                 Ok(Some(0)) | Err(_) => return Err(Closed::ClientLeft),
                 Ok(_) => {}
             }
         }
-        if !up.is_empty() {
-            up.write(|bytes| self.checked(bytes, |bytes| self.upstream.try_write(bytes)))
-                .map_err(|error| blame(&error, &self.route, Closed::DatabaseLeft))?;
+        if !self.up.is_empty() {
+            let (permit, route, upstream) = (&self.permit, &behind.route, &behind.upstream);
+            let written = self
+                .up
+                .write(PIPE_BYTES, |bytes| checked(permit, route, bytes, |bytes| upstream.try_write(bytes)))
+                .map_err(|error| blame(&error, route, Closed::DatabaseLeft))?;
+            if let Follows::Session(session) = &mut self.follows {
+                session.sent(written);
+            }
         }
         Ok(())
     }
 
     /// One read from the database and one checked write to the client.
-    fn pass_down(&mut self, delivered: &mut Delivered) -> Result<(), Closed> {
-        if self.down.is_empty() {
-            match self.down.append(|space| self.upstream.try_read(space)) {
+    fn pass_down(&mut self, behind: &mut Behind) -> Result<(), Closed> {
+        if behind.down.is_empty() {
+            match behind.down.append(|space| behind.upstream.try_read(space)) {
                 Ok(Some(0)) | Err(_) => return Err(Closed::DatabaseLeft),
                 Ok(_) => {}
             }
         }
-        if !self.down.is_empty() {
-            let (permit, route, client) = (&self.permit, &self.route, &self.client);
-            let written = self
-                .down
-                .write(|bytes| checked(permit, route, bytes, |bytes| client.try_write(bytes)))
-                .map_err(|error| blame(&error, route, Closed::ClientLeft))?;
-            if let Some(key) = delivered.boundary.pass(written)
-                && self.remembered.is_none()
-            {
-                self.remembered = Some(self.keys.remember(key.clone(), self.route.door(), key));
+        if behind.down.is_empty() || !self.permit.acknowledges(&behind.route) {
+            return Ok(());
+        }
+        let most = match &self.follows {
+            Follows::Answers(_) => PIPE_BYTES,
+            Follows::Session(session) => session.deliverable(behind.down.bytes()),
+        };
+        if most == 0 {
+            // The database's last word to a session that goes on elsewhere.
+            return Err(Closed::DatabaseLeft);
+        }
+        let (permit, route, client) = (&self.permit, &behind.route, &self.client);
+        let written = behind
+            .down
+            .write(most, |bytes| checked(permit, route, bytes, |bytes| client.try_write(bytes)))
+            .map_err(|error| blame(&error, route, Closed::ClientLeft))?;
+        match &mut self.follows {
+            Follows::Session(session) => session.given(written),
+            Follows::Answers(frames) => {
+                if let Some(key) = keys::passing(frames, written) {
+                    behind.remembered = Some(behind.keys.remember(key.clone(), behind.route.door(), key));
+                }
             }
         }
         Ok(())
-    }
-
-    fn checked(&self, bytes: &[u8], write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
-        checked(&self.permit, &self.route, bytes, write)
     }
 }
 
@@ -269,7 +314,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::gate::upstream::Doors;
+    use crate::gate::{acknowledge::Acknowledge, upstream::Doors};
 
     const DEADLINE_MS: u64 = 100;
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -280,6 +325,7 @@ mod tests {
         database: UnixStream,
         now_ms: Arc<AtomicU64>,
         plans: watch::Sender<Plan>,
+        acknowledge: watch::Sender<Acknowledge>,
         closed: tokio::task::JoinHandle<Closed>,
         _directory: tempfile::TempDir,
     }
@@ -304,22 +350,23 @@ mod tests {
         let (plans, receiver) = watch::channel(here(1, DEADLINE_MS));
         let clock = Arc::clone(&now_ms);
         let clock = Arc::new(move || Moment(Duration::from_millis(clock.load(Ordering::SeqCst))));
-        let (permit, keeper) = Permit::new(receiver, clock);
-        let relay = Relay {
-            client,
+        let (acknowledge, acknowledged) = watch::channel(Acknowledge::Open);
+        let (permit, keeper) = Permit::new(receiver, acknowledged, clock);
+        let follows = Follows::Answers(Frames::default());
+        let mut relay = Relay { client, permit, follows, up: Pipe::new() };
+        let behind = Behind {
             upstream,
             route: Route::Writer(Epoch(1)),
-            permit,
-            keys: Keys::default(),
             down: Pipe::new(),
             remembered: None,
+            keys: Keys::default(),
         };
         let closed = tokio::spawn(async move {
-            let closed = relay.run(&CancellationToken::new()).await;
+            let closed = relay.run(behind, &CancellationToken::new()).await;
             drop(keeper);
-            closed
+            relay.end(closed).await
         });
-        Session { app, database, now_ms, plans, closed, _directory: directory }
+        Session { app, database, now_ms, plans, acknowledge, closed, _directory: directory }
     }
 
     const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
@@ -349,7 +396,7 @@ mod tests {
         session.now_ms.store(DEADLINE_MS, Ordering::SeqCst);
         session.acknowledge().await;
         let heard = session.heard().await;
-        assert_eq!(heard, Closed::RightLapsed.farewell().unwrap().bytes());
+        assert_eq!(heard, Closed::RightLapsed.farewell(None).unwrap().bytes());
         assert_eq!(session.closed.await.unwrap(), Closed::RightLapsed);
     }
 
@@ -370,7 +417,7 @@ mod tests {
         let mut session = session().await;
         session.plans.send_replace(here(2, DEADLINE_MS));
         session.acknowledge().await;
-        assert_eq!(session.heard().await, Closed::RightLapsed.farewell().unwrap().bytes());
+        assert_eq!(session.heard().await, Closed::RightLapsed.farewell(None).unwrap().bytes());
     }
 
     #[tokio::test]
@@ -393,5 +440,24 @@ mod tests {
         session.now_ms.store(DEADLINE_MS, Ordering::SeqCst);
         session.database.write_all(&COMMITTED[7..]).await.unwrap();
         assert_eq!(session.heard().await, b"");
+    }
+
+    #[tokio::test]
+    async fn a_held_acknowledgement_waits_and_passes_when_it_may_but_never_at_the_deadline() {
+        let mut session = session().await;
+        session.acknowledge.send_replace(Acknowledge::Until(Moment::ZERO));
+        session.acknowledge().await;
+        let early = timeout(Duration::from_millis(50), session.app.read_u8()).await;
+        assert!(early.is_err(), "it was held");
+        session.acknowledge.send_replace(Acknowledge::Open);
+        let mut heard = [0; COMMITTED.len()];
+        session.app.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, COMMITTED);
+
+        session.acknowledge.send_replace(Acknowledge::Held);
+        session.acknowledge().await;
+        session.now_ms.store(DEADLINE_MS, Ordering::SeqCst);
+        session.acknowledge.send_replace(Acknowledge::Open);
+        assert_eq!(session.heard().await, Closed::RightLapsed.farewell(None).unwrap().bytes());
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use isles_model::{Meter, Metric};
@@ -14,13 +14,15 @@ use tracing::{Instrument, debug, info_span};
 use super::{
     GateLimits,
     admit::{self, Admitted, Patience, Turned, Visitor},
-    answer::{INVALID_AUTHORIZATION, PROTOCOL_VIOLATION, Refusal},
+    answer::{ADMIN_SHUTDOWN, INVALID_AUTHORIZATION, PROTOCOL_VIOLATION, Refusal},
     authenticate::{Credential, Denied, Guard, random},
+    frame::Frames,
     keys::Keys,
     opening::{self, CancelKey, Opening, Startup},
     permit::Permit,
     pipe::Pipe,
-    relay::{Closed, Relay, refuse},
+    relay::{Behind, Closed, Follows, Relay, refuse},
+    session_state::SessionState,
     upstream::{self, Doors},
 };
 
@@ -180,8 +182,13 @@ impl Inner {
             Ok(admitted) => admitted,
             Err(turned) => return Err((client, turned)),
         };
-        let (permit, keys) = (self.house.permit.clone(), self.house.keys.clone());
-        Ok(Relay { client, upstream, route, permit, keys, down, remembered: None }.run(stop).await)
+        let permit = self.house.permit.clone();
+        let keys = self.house.keys.clone();
+        let follows = Follows::Answers(Frames::default());
+        let mut relay = Relay { client, permit, follows, up: Pipe::new() };
+        let behind = Behind { upstream, route, down, remembered: None, keys };
+        let closed = relay.run(behind, stop).await;
+        Ok(relay.end(closed).await)
     }
 
     /// An app: it proves to the gate who it is, and the gate goes on.
@@ -201,27 +208,86 @@ impl Inner {
             },
         };
         let mut permit = self.house.permit.clone();
-        let visitor =
-            Visitor { client: &client, startup: &startup, credential: &credential, doors: &self.house.doors };
+        let visitor = Visitor {
+            client: &client,
+            startup: &startup,
+            credential: &credential,
+            doors: &self.house.doors,
+            reads: self.kind == Kind::Read,
+            session: None,
+        };
         let admitted = tokio::select! {
             () = stop.cancelled() => return Ok(Closed::Stopping),
             admitted = self.admit(&visitor, &mut permit) => admitted,
         };
-        let Admitted { route, talk, greeting } = match admitted {
+        let mut admitted = match admitted {
             Ok(admitted) => admitted,
             Err(turned) => return Err((client, turned)),
         };
         let Ok(random) = random() else { return Ok(Closed::DatabaseDown) };
         let key = CancelKey::of_random(random);
+        let session = SessionState::new(admitted.greeting.reported.clone(), startup.is_replication());
+        let follows = Follows::Session(Box::new(session));
+        let mut relay = Relay { client, permit, follows, up: Pipe::new() };
+        let mut word = admitted.greeting.bytes(&key);
+        loop {
+            let Ok(behind) = self.behind(admitted, &key, &word) else { return Ok(Closed::DatabaseLeft) };
+            let closed = relay.run(behind, stop).await;
+            if !closed.is_of_the_way() || !relay.can_move() {
+                return Ok(relay.end(closed).await);
+            }
+            admitted = match self.lead_on(&mut relay, &startup, &credential, stop).await {
+                Ok(admitted) => admitted,
+                Err(turned) => return Err((relay.client, turned)),
+            };
+            word = relay.move_to(&admitted.greeting);
+        }
+    }
+
+    /// Finds another database for an idle session and makes it like the one that it had.
+    async fn lead_on(
+        &self,
+        relay: &mut Relay,
+        startup: &Startup,
+        credential: &Credential,
+        stop: &CancellationToken,
+    ) -> Result<Admitted, Turned> {
+        let session = match &relay.follows {
+            Follows::Session(session) => Some(&**session),
+            Follows::Answers(_) => None,
+        };
+        let visitor = Visitor {
+            client: &relay.client,
+            startup,
+            credential,
+            doors: &self.house.doors,
+            reads: self.kind == Kind::Read,
+            session,
+        };
+        let patience = Patience { hold: self.hold, places: &self.held, asked: !relay.up.is_empty() };
+        let begun = Instant::now();
+        tokio::select! {
+            () = stop.cancelled() => Err(stopping()),
+            admitted = admit::seek(&visitor, &mut relay.permit, patience) => {
+                if admitted.is_ok() {
+                    let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    debug!(elapsed_ms, "An idle session goes on with another database.");
+                }
+                admitted
+            }
+        }
+    }
+
+    /// The database's end of a session, which begins with `word` to the client.
+    fn behind(&self, admitted: Admitted, key: &CancelKey, word: &[u8]) -> std::io::Result<Behind> {
+        let Admitted { route, talk, greeting } = admitted;
         let keys = self.house.keys.clone();
-        let remembered =
-            greeting.key.as_ref().map(|theirs| keys.remember(key.clone(), route.door(), theirs.clone()));
+        let remembered = greeting.key.map(|theirs| keys.remember(key.clone(), route.door(), theirs));
         let (upstream, unread) = talk.into_parts();
         let mut down = Pipe::new();
-        if down.say(&greeting.bytes(&key)).and_then(|()| down.say(&unread)).is_err() {
-            return Ok(Closed::DatabaseLeft);
-        }
-        Ok(Relay { client, upstream, route, permit, keys, down, remembered }.run(stop).await)
+        down.say(word)?;
+        down.say(&unread)?;
+        Ok(Behind { upstream, route, down, remembered, keys })
     }
 
     async fn prove(&self, client: &mut TcpStream, startup: &mut Startup) -> Result<Credential, Turned> {
@@ -250,7 +316,7 @@ impl Inner {
             Kind::Read => admit::to_reader(visitor).await,
             Kind::Write | Kind::Peer => {
                 let patience = Patience { hold: self.hold, places: &self.held, asked: true };
-                admit::to_writer(visitor, permit, patience).await
+                admit::seek(visitor, permit, patience).await
             }
         }
     }
@@ -286,6 +352,12 @@ impl Inner {
     fn closed(&self, why: Closed) {
         self.house.meter.add(Metric::GateClosed, &[why.word()], 1);
     }
+}
+
+fn stopping() -> Turned {
+    let message = "the region's agent is stopping".to_owned();
+    let refusal = Refusal { code: ADMIN_SHUTDOWN, message, hint: "Reconnect in a moment." };
+    Turned { closed: Closed::Stopping, last_word: Some(refusal.bytes()) }
 }
 
 fn role_refused() -> Turned {

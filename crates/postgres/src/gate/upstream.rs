@@ -74,6 +74,9 @@ pub(super) enum DialError {
     /// It asked for no password, or for one in a weaker way.
     #[error("the database does not authenticate with SCRAM-SHA-256")]
     Weak,
+    /// A session could not be made like the one before.
+    #[error("the session could not be restored there")]
+    Unlike,
     /// Only a session that writes has a credential for this role.
     #[error("this role does not read through the read gate")]
     NoCredential,

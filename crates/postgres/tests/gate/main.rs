@@ -1,6 +1,7 @@
 //! The gates in front of a real PostgreSQL: who is led where, who waits, and who is cut off.
 
 mod credentials;
+mod failover;
 mod world;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -30,7 +31,7 @@ async fn a_session_is_led_to_the_local_writer_and_large_answers_arrive_whole() {
 }
 
 #[tokio::test]
-async fn an_idle_session_is_closed_at_the_deadline_and_told_so() {
+async fn a_session_in_a_transaction_is_closed_at_the_deadline_and_told_so() {
     let cluster = Cluster::start().await;
     let region = Region::start(cluster.socket(), Terms::default()).await;
     region.write_here(1, 100);
@@ -39,7 +40,7 @@ async fn an_idle_session_is_closed_at_the_deadline_and_told_so() {
     client.simple_query("SELECT 1").await.unwrap();
     region.write_here(1, 200);
     region.turn_clock_to(150);
-    client.simple_query("SELECT 1").await.unwrap();
+    client.simple_query("BEGIN").await.unwrap();
     region.turn_clock_to(200);
     let ended = timeout(PATIENCE, connection).await.unwrap().unwrap();
     assert_eq!(code(&ended.unwrap_err()), "57P01");
@@ -111,7 +112,7 @@ async fn a_replica_leads_writes_to_the_writer_and_ends_them_when_the_writer_move
     client.simple_query("INSERT INTO t VALUES (1)").await.unwrap();
     assert_eq!(writer.meter.value(Metric::GateConnections, "peer"), 1.0);
     replica.write_nowhere(1);
-    client.simple_query("INSERT INTO t VALUES (2)").await.unwrap();
+    client.simple_query("BEGIN; INSERT INTO t VALUES (2)").await.unwrap();
     replica.write_at("elsewhere", 2);
     let ended = timeout(PATIENCE, connection).await.unwrap().unwrap();
     assert_eq!(code(&ended.unwrap_err()), "57P01");

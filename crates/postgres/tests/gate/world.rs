@@ -18,7 +18,7 @@ use isles_model::{
     Because, Epoch, EpochSecret, Moment, Plan, RegionName, Writes,
     metric::{Count, Metric},
 };
-use isles_postgres::gate::{self, Account, GateConfig, GateLimits};
+use isles_postgres::gate::{self, Account, Acknowledge, GateConfig, GateLimits};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_postgres::{Client, Config, Connection, Error, NoTls, Socket, tls::NoTlsStream};
 use tokio_util::sync::CancellationToken;
@@ -69,6 +69,13 @@ impl Cluster {
         let password = EpochSecret::new(SECRET).app_password(Epoch(epoch));
         let admin = self.admin().await;
         admin.batch_execute(&format!("ALTER ROLE app PASSWORD '{password}'")).await.unwrap();
+    }
+
+    /// Ends every session of the app's role, as the fence does.
+    pub(crate) async fn end_sessions(&self) {
+        let admin = self.admin().await;
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'";
+        admin.execute(end, &[]).await.unwrap();
     }
 
     /// A session that goes past the gates, as whoever knows this password of the app's role.
@@ -159,6 +166,7 @@ pub(crate) struct Region {
     pub(crate) read: SocketAddr,
     pub(crate) peer: SocketAddr,
     pub(crate) plans: watch::Sender<Plan>,
+    pub(crate) acknowledge: watch::Sender<Acknowledge>,
     pub(crate) meter: Arc<Counted>,
     now_ms: Arc<AtomicU64>,
     stop: CancellationToken,
@@ -182,6 +190,7 @@ impl Region {
         let (write, read, peer) = (listener().await, listener().await, listener().await);
         let addresses = [&write, &read, &peer].map(|listener| listener.local_addr().unwrap());
         let (plans, receiver) = watch::channel(Plan::starting());
+        let (acknowledge, acknowledged) = watch::channel(Acknowledge::Open);
         let now_ms = Arc::new(AtomicU64::new(0));
         let clock = Arc::clone(&now_ms);
         let stop = CancellationToken::new();
@@ -196,12 +205,22 @@ impl Region {
             app: Account { name: "app".into(), password: PASSWORD.into() },
             secret: EpochSecret::new(SECRET),
             reader: Account { name: "reader".into(), password: PASSWORD.into() },
+            acknowledge: acknowledged,
             hold: terms.hold,
             limits: terms.limits,
         };
         let clock = Arc::new(move || Moment(Duration::from_millis(clock.load(Ordering::SeqCst))));
         tokio::spawn(gate::run(config, receiver, clock, meter.clone(), stop.clone()));
-        Self { write: addresses[0], read: addresses[1], peer: addresses[2], plans, meter, now_ms, stop }
+        Self {
+            write: addresses[0],
+            read: addresses[1],
+            peer: addresses[2],
+            plans,
+            acknowledge,
+            meter,
+            now_ms,
+            stop,
+        }
     }
 
     pub(crate) fn turn_clock_to(&self, ms: u64) {
