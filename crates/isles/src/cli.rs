@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Psql(commands::psql::Args),
     /// Break the running lab on purpose and measure what users would have seen.
     Drill(commands::drill::Args),
+    /// Break the running lab in many ways at once, and judge every write that was made.
+    Torture(commands::torture::Args),
     /// List and compare what drills have found.
     Report(commands::report::Args),
     /// Move the right to write to another region, losing nothing.

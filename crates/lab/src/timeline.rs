@@ -79,6 +79,8 @@ pub struct Watched {
     changes: BTreeMap<RegionName, Vec<(Moment, Option<View>)>>,
     /// By epoch: when the key was last seen to change while held, and when it was first seen given back.
     leases: BTreeMap<Epoch, Lease>,
+    /// The longest time-to-live that a key was seen with.
+    longest_ttl: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -100,6 +102,7 @@ impl Watched {
 
     /// Notes the lease key as an agent saw it, and when it last changed.
     pub fn lease(&mut self, key: &LeaseKey, changed: Moment) {
+        self.longest_ttl = self.longest_ttl.max(Some(key.ttl));
         let new = Lease { holder: key.holder.clone(), first: changed, renewed: None, released: None };
         let lease = self.leases.entry(key.epoch).or_insert(new);
         lease.first = lease.first.min(changed);
@@ -127,6 +130,16 @@ impl Watched {
     /// What an agent said last; `None` when it was silent.
     pub fn last(&self, region: &RegionName) -> Option<&View> {
         self.changes.get(region)?.last()?.1.as_ref()
+    }
+
+    /// When each right was first seen, in order.
+    pub fn changes(&self) -> Vec<Moment> {
+        self.leases.values().map(|lease| lease.first).collect()
+    }
+
+    /// The longest time-to-live that the key was seen with; a restless right lasts longer.
+    pub fn longest_ttl(&self) -> Option<Duration> {
+        self.longest_ttl
     }
 
     /// The first region, if any, that takes writes under a newer epoch than `before`, and when that was first seen.

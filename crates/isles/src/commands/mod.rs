@@ -22,6 +22,7 @@ pub(crate) mod report;
 pub(crate) mod schema;
 pub(crate) mod status;
 pub(crate) mod switchover;
+pub(crate) mod torture;
 pub(crate) mod up;
 
 use crate::{
@@ -45,6 +46,7 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
         Command::Logs(args) => logs::run(global, args),
         Command::Psql(args) => psql::run(global, args),
         Command::Drill(args) => drill::run(global, args),
+        Command::Torture(args) => torture::run(global, args),
         Command::Report(args) => report::run(global, args),
         Command::Switchover(args) => switchover::run(global, args),
         Command::Failover(args) => failover::run(global, args),

@@ -87,6 +87,17 @@ pub enum DrillError {
         /// Which client.
         who: String,
     },
+    /// What was found cannot be written down.
+    #[error("cannot write {}", path.display())]
+    Evidence {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// There was more to record than may be kept.
+    #[error("there was more to record than may be kept; make it shorter")]
+    TooMuch,
     /// The struck region did not come back.
     #[error("{region} was not back within {} s: {because}", within.as_secs())]
     NotBack {

@@ -23,6 +23,7 @@ mod run;
 mod session;
 mod stage;
 mod table;
+pub mod torture;
 mod users;
 mod watch;
 

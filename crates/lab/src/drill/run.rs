@@ -150,11 +150,12 @@ impl<S: Fn(&str) + Sync> Attempt<'_, S> {
         let mut last = None;
         for act in &self.orders.drill.acts {
             self.record.pause(origin, act.at).await;
-            (self.step)(&act.deed.to_string());
+            let deed = stage.fix(&act.deed).await;
+            (self.step)(&deed.to_string());
             let at = self.record.now();
-            let done = stage.carry_out(&act.deed).await;
+            let done = stage.carry_out(&deed).await;
             done.map_err(|source| DrillError::Lab { doing: "do what the drill is to do", source })?;
-            let (event, regions) = stage::told(&act.deed, self.roles);
+            let (event, regions) = stage::told(&deed, self.roles);
             let mark = |region| Mark { at, event: event.clone(), region };
             match regions.is_empty() {
                 true => marks.push(mark(None)),

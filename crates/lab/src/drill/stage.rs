@@ -1,9 +1,9 @@
 //! Carries the acts of a drill out on a running lab, and remembers what is broken, so that all of it can be mended.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
 use isles_model::{
-    RegionName,
+    DatabaseRole, RegionName,
     drill::{Deed, DrillPart, LinkDeed, PartVerb, RegionVerb},
 };
 
@@ -12,6 +12,10 @@ use super::{
     roles::Roles,
 };
 use crate::control::{Client, ControlError, LinkCondition, Part, PartAction};
+use crate::status;
+
+/// How long an agent may take to say whether it writes.
+const HOLDER_WAIT: Duration = Duration::from_millis(200);
 
 /// Something that is broken, in the order in which it is mended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +34,8 @@ enum Broken {
 pub(crate) struct Stage {
     lab: Client,
     roles: Roles,
+    /// Who wrote when that was last known.
+    holder: RegionName,
     /// App instances of each region.
     instances: u32,
     broken: BTreeSet<Broken>,
@@ -37,7 +43,30 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new(lab: &Client, roles: &Roles, instances: u32) -> Self {
-        Self { lab: lab.clone(), roles: roles.clone(), instances, broken: BTreeSet::new() }
+        let holder = roles.writer.clone();
+        Self { lab: lab.clone(), roles: roles.clone(), holder, instances, broken: BTreeSet::new() }
+    }
+
+    /// The act with the region that writes just now in the place of `holder`.
+    pub(crate) async fn fix(&mut self, deed: &Deed) -> Deed {
+        // Because only a deed that names the holder is changed by fixing it.
+        if deed.with_holder(&self.holder) == *deed {
+            return deed.clone();
+        }
+        if let Ok(state) = self.lab.state().await {
+            let asked = state.regions.iter().map(|region| async {
+                let answer = tokio::time::timeout(HOLDER_WAIT, status::snapshot(region.control)).await;
+                match answer.ok()?.ok()?.report.database.role {
+                    DatabaseRole::Writer { epoch } => Some((epoch, region.region.clone())),
+                    DatabaseRole::Fenced | DatabaseRole::Replica { .. } => None,
+                }
+            });
+            let writers = futures_util::future::join_all(asked).await;
+            if let Some((_, holder)) = writers.into_iter().flatten().max() {
+                self.holder = holder;
+            }
+        }
+        deed.with_holder(&self.holder)
     }
 
     /// Whether anything is broken just now.

@@ -80,7 +80,15 @@ impl Table {
 
     /// The numbers that a region's app finds through its write gate: the writer's rows.
     pub(super) async fn kept(&self, place: &Place) -> Result<BTreeSet<u64>, DrillError> {
-        let rows = as_app(place, "read", &format!("SELECT number FROM {}", self.name)).await?;
+        let sql = format!("SELECT number FROM {}", self.name);
+        let until = Instant::now() + STATEMENT_MAX;
+        // Because a door may be shut for a moment, with nothing wrong.
+        let rows = loop {
+            match as_app(place, "read", &sql).await {
+                Err(_) if Instant::now() < until => tokio::time::sleep(LOOK_EVERY).await,
+                done => break done?,
+            }
+        };
         Ok(rows.iter().filter_map(|number| number.parse().ok()).collect())
     }
 

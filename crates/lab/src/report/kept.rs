@@ -105,6 +105,11 @@ pub fn list(dir: &Path) -> Result<Vec<Kept>, KeptError> {
     Ok(newest.iter().filter_map(read).map(restore).collect())
 }
 
+/// The present second as the names of reports have it: they sort by time.
+pub fn stamp() -> String {
+    rfc3339(SystemTime::now()).replace([':', '-'], "")
+}
+
 /// A time as RFC 3339 writes it, in UTC, to the second.
 fn rfc3339(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 use isles_model::{RegionName, topology::Pattern};
 use serde::{Deserialize, Serialize};
 
-pub use kept::{Kept, KeptError, keep, list};
+pub use kept::{Kept, KeptError, keep, list, stamp};
 
 use crate::{drill::whole_ms, timeline::Entry};
 
