@@ -280,6 +280,7 @@ mod tests {
             max_staleness: SECOND * 2,
             rtts: BTreeMap::new(),
             database_grace: SECOND,
+            commit: isles_model::topology::Commit::Async,
         };
         Helm::new(config, 1, Moment::ZERO)
     }

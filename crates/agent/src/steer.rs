@@ -110,7 +110,6 @@ impl Steering {
             | Fact::LeaseStoreSilent
             | Fact::CommitsEnd { .. }
             | Fact::PeerSilent { .. }
-            | Fact::HandOver { .. }
             | Fact::Stopping => {}
         }
         self.helm.observe(now, fact);
@@ -118,7 +117,7 @@ impl Steering {
 
     fn stand(&mut self, orders: &Orders, revision: Revision) {
         self.standing = (orders.clone(), revision);
-        let drained = orders.drained.contains(&self.helm.report().region);
+        let drained = orders.drained.contains(&self.helm.report((self.clock)()).region);
         self.meter.set(Metric::Drained, &[], f64::from(u8::from(drained)));
         self.meter.set(Metric::Maintenance, &[], f64::from(u8::from(orders.maintenance)));
     }
@@ -126,7 +125,7 @@ impl Steering {
     fn send_out(&self, decision: &Decision) {
         // The plan goes out before the order: a right is withdrawn from the gates before it is given back.
         self.plans.send_if_modified(|plan| replace(plan, &decision.plan));
-        self.report.send_if_modified(|report| replace(report, &self.helm.report()));
+        self.report.send_if_modified(|report| replace(report, &self.helm.report((self.clock)())));
         if let Some(order) = &decision.lease
             && self.orders.try_send(order.clone()).is_err()
         {
@@ -161,7 +160,7 @@ impl Steering {
     fn snapshot(&self, decision: &Decision) -> Snapshot {
         let now = (self.clock)();
         Snapshot {
-            report: self.helm.report(),
+            report: self.helm.report((self.clock)()),
             plan: decision.plan.clone(),
             lease: self.helm.lease().map(|(key, changed)| (key.clone(), now.since(changed))),
             peers: self.helm.peers(now),

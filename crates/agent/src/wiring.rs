@@ -114,7 +114,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     let (facts, facts_seen) = mpsc::channel(FACTS_WAITING_MAX);
     let (plans, plan) = watch::channel(Plan::starting());
     let (orders, orders_seen) = mpsc::channel(ORDERS_WAITING_MAX);
-    let (report, report_seen) = watch::channel(helm.report());
+    let (report, report_seen) = watch::channel(helm.report(started));
     let (snapshots, snapshots_seen) = mpsc::channel(SNAPSHOTS_WAITING_MAX);
     let findings = Findings::default();
     let stranded = Arc::new(AtomicU64::new(0));

@@ -15,8 +15,10 @@ pub(crate) fn serve(
     view: &View,
     now: Moment,
     writer: Option<&RegionName>,
+    draining: bool,
 ) -> Vec<Serving> {
-    let mut all: Vec<Serving> = config.regions.iter().map(|region| one(config, view, now, region)).collect();
+    let serving = |region| one(config, view, now, region, draining);
+    let mut all: Vec<Serving> = config.regions.iter().map(serving).collect();
     if config.pattern == Pattern::ActivePassive {
         let active = active_region(config, view, now, writer, &all);
         for serving in all.iter_mut().filter(|serving| Some(&serving.region) != active.as_ref()) {
@@ -38,18 +40,18 @@ pub(crate) fn instances(app: &AppReport) -> Vec<usize> {
     app.healthy.iter().enumerate().filter(|(_, up)| **up).map(|(index, _)| index).collect()
 }
 
-fn one(config: &HelmConfig, view: &View, now: Moment, region: &RegionName) -> Serving {
+fn one(config: &HelmConfig, view: &View, now: Moment, region: &RegionName, own_drains: bool) -> Serving {
     let own = *region == config.region;
     let rtt = if own { Duration::ZERO } else { round_trip(config, view, region) };
     let nothing = |because| Serving { region: region.clone(), app: false, reads: false, rtt, because };
     let (draining, app, database) = if own {
-        (view.stopping.is_some(), view.app.any(), view.database.as_ref())
+        (own_drains, view.app.any(), view.database.as_ref())
     } else {
         let Some(report) = view.fresh(region, now) else { return nothing(Because::PeerSilent) };
         (report.draining, report.app.any(), Some(&report.database))
     };
     if draining {
-        return nothing(Because::Draining);
+        return nothing(if view.is_drained(region) { Because::Drained } else { Because::Draining });
     }
     let readable = database.ok_or(Because::Starting).and_then(|report| readable(config, report, view.newest));
     Serving {
@@ -99,7 +101,7 @@ fn round_trip(config: &HelmConfig, view: &View, region: &RegionName) -> Duration
 
 #[cfg(test)]
 mod tests {
-    use isles_model::{DatabaseState, Lag, Lineage, Lsn};
+    use isles_model::{DatabaseState, Lag, Lineage, Lsn, Standbys};
 
     use super::*;
 
@@ -118,6 +120,7 @@ mod tests {
             lineage: Lineage { epoch: Epoch(epoch), wrote },
             position: Lsn(1),
             lag: lag_ms.map(|ms| Lag { bytes: 1, time: Duration::from_millis(ms) }),
+            standbys: Standbys::default(),
         };
         let check = |report: DatabaseReport, expect| assert_eq!(readable(&config, &report, Epoch(2)), expect);
         check(report(replica(Copy::Complete), 2, false, Some(10)), Ok(()));

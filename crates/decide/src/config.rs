@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use isles_model::{RegionName, Topology, topology::Pattern};
+use isles_model::{
+    RegionName, Topology,
+    topology::{Commit, Pattern},
+};
 use serde::{Deserialize, Serialize};
 
 /// The share of the TTL by which a holder stops early, in percent.
@@ -23,6 +26,12 @@ const PATIENCE_MIN: Duration = Duration::from_millis(200);
 /// write, a peer may.
 const DATABASE_GRACE: Duration = Duration::from_secs(1);
 
+/// Takeovers from a writer that was alive after all, in a row, that make the TTL longer.
+const UNREST_MAX: u32 = 2;
+
+/// By how much.
+const RESTLESS_TTL: u32 = 2;
+
 /// What a helm has to know before it sees its first fact.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HelmConfig {
@@ -34,9 +43,9 @@ pub struct HelmConfig {
     pub pattern: Pattern,
     /// Whether a lost writer may be replaced without being asked.
     pub may_fail_over: bool,
-    /// How long the right to write lasts after its last change.
+    /// How long the right to write lasts after its last change, in quiet times. The key carries the one in force.
     pub ttl: Duration,
-    /// How much earlier than that the holder stops, by its own clock.
+    /// How much earlier than that the holder stops, by its own clock; in proportion for another TTL.
     pub margin: Duration,
     /// Between two renewals.
     pub renew_every: Duration,
@@ -48,6 +57,8 @@ pub struct HelmConfig {
     pub rtts: BTreeMap<RegionName, Duration>,
     /// How long the holder's database may be down before a peer takes over.
     pub database_grace: Duration,
+    /// What the acknowledgement of a commit waits for.
+    pub commit: Commit,
 }
 
 impl HelmConfig {
@@ -67,7 +78,19 @@ impl HelmConfig {
             max_staleness: topology.objectives.max_staleness,
             rtts,
             database_grace: DATABASE_GRACE,
+            commit: topology.database.commit,
         }
+    }
+
+    /// How long a right lasts after so many false alarms.
+    pub(crate) fn ttl_after(&self, unrest: u32) -> Duration {
+        if unrest >= UNREST_MAX { self.ttl * RESTLESS_TTL } else { self.ttl }
+    }
+
+    /// How long a holder may write after it sent a put that gives it a right of this length.
+    pub(crate) fn usable(&self, ttl: Duration) -> Duration {
+        let margin = ttl.as_nanos() * self.margin.as_nanos() / self.ttl.as_nanos().max(1);
+        ttl.saturating_sub(Duration::from_nanos(u64::try_from(margin).unwrap_or(u64::MAX)))
     }
 
     /// The place in the order of preference; a region that is not listed comes last.

@@ -67,8 +67,13 @@ fn fit_peers<'a>(
     now: Moment,
 ) -> impl Iterator<Item = (Rank, &'a RegionReport)> {
     view.fresh_peers(now)
-        .filter(|peer| !peer.draining && fitness(&peer.database, view.newest).is_ok())
+        .filter(|peer| may_write(view, peer))
         .map(|peer| (rank(config, &peer.region, &peer.database), peer))
+}
+
+fn may_write(view: &View, peer: &RegionReport) -> bool {
+    let drained = peer.draining || view.is_drained(&peer.region);
+    !drained && fitness(&peer.database, view.newest).is_ok()
 }
 
 /// The peer to hand the right to.
@@ -78,8 +83,7 @@ pub(crate) fn best_peer<'a>(config: &'a HelmConfig, view: &'a View, now: Moment)
 
 /// What a peer said lately, if it could write next.
 pub(crate) fn fit_peer<'a>(view: &'a View, now: Moment, region: &RegionName) -> Option<&'a RegionReport> {
-    let fit = |peer: &&RegionReport| !peer.draining && fitness(&peer.database, view.newest).is_ok();
-    view.fresh(region, now).filter(fit)
+    view.fresh(region, now).filter(|peer| may_write(view, peer))
 }
 
 /// The region that should write next, this one included.
@@ -87,7 +91,9 @@ pub(crate) fn best<'a>(config: &'a HelmConfig, view: &'a View, now: Moment) -> O
     let own = view
         .database
         .as_ref()
-        .filter(|report| view.stopping.is_none() && fitness(report, view.newest).is_ok())
+        .filter(|report| {
+            view.stopping.is_none() && view.drained_since.is_none() && fitness(report, view.newest).is_ok()
+        })
         .map(|report| (rank(config, &config.region, report), &config.region));
     fit_peers(config, view, now)
         .map(|(rank, peer)| (rank, &peer.region))

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use isles_model::{
     Because, Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Lineage, RegionReport, Revision,
+    Successor, TransferKind, topology::Commit,
 };
 
 use crate::{
@@ -16,6 +17,9 @@ use crate::{
 /// How long a holder, its gate shut, waits for a peer to have all of its log. After that a stopping one gives the
 /// right to the peer that has most; one that was asked to hand over goes on writing.
 const HANDOVER_MAX: Duration = Duration::from_secs(5);
+
+/// How long a drained writer goes on writing before it tries again to hand over.
+const DRAIN_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long a holder's database may take to be promoted before a peer is given the right instead.
 const PROMOTION_MAX: Duration = Duration::from_secs(15);
@@ -30,7 +34,7 @@ impl<'a> Situation<'a> {
         if !gate_is_shut || !self.hold.may_put(self.view) {
             return None;
         }
-        let (heir, because) = self.successor(key)?;
+        let (heir, because) = self.heir(key)?;
         Some(self.put_release(key, heir, because))
     }
 
@@ -40,7 +44,8 @@ impl<'a> Situation<'a> {
         let heir = elect::heir(key).filter(|_| in_place && key.holder == self.config.region)?;
         let because = self.own_fitness(Some(key)).err()?;
         let may_take = elect::fit_peer(self.view, self.now, heir).is_some();
-        let another = elect::best_peer(self.config, self.view, self.now).or_else(|| self.source(key))?;
+        let safe = self.best_heir(key).filter(|another| self.may_succeed(another, key));
+        let another = safe.or_else(|| self.source(key))?;
         let useful = !may_take && another.region != *heir && self.hold.may_put(self.view);
         useful.then(|| self.put_release(key, another, because))
     }
@@ -64,30 +69,41 @@ impl<'a> Situation<'a> {
         (up && !last.draining).then_some(last)
     }
 
-    /// Who is given the right now, and why.
-    fn successor(self, key: &LeaseKey) -> Option<(&'a RegionReport, Because)> {
-        let best = elect::best_peer(self.config, self.view, self.now);
-        let down_too_long =
-            self.view.down_since.is_some_and(|down| self.now >= down.plus(self.config.database_grace));
+    /// Who is given the right now, and why. Only a region that has every acknowledged write, as far as the commit mode
+    /// promises it: the one that the key names, or one that is seen to have the whole log.
+    fn heir(self, key: &LeaseKey) -> Option<(&'a RegionReport, Because)> {
+        let best = self.best_heir(key);
         if let Some(stopping) = self.view.stopping {
             let late = self.now >= stopping.plus(HANDOVER_MAX) || self.stands(key.epoch).is_err();
             return best
-                .filter(|heir| late || self.has_all(heir, key))
+                .filter(|heir| self.has_all(heir, key) || late && self.may_succeed(heir, key))
                 .map(|heir| (heir, Because::HandingOver));
         }
-        if self.view.down_since.is_some() {
+        if let Some(down) = self.view.down_since {
+            let missing_none = self.config.commit == Commit::Remote;
+            let waited = missing_none || self.now >= down.plus(self.config.database_grace);
             return best
-                .filter(|heir| down_too_long || self.has_all(heir, key))
+                .filter(|heir| self.has_all(heir, key) || waited && self.may_succeed(heir, key))
                 .map(|heir| (heir, Because::DatabaseDown));
         }
         if let Some(heir) = self.asked_heir().filter(|heir| self.has_all(heir, key)) {
             return Some((heir, Because::HandingOver));
         }
+        let safe = best.filter(|heir| self.may_succeed(heir, key) || self.has_all(heir, key));
         if self.promotion_hangs() {
-            return best.map(|heir| (heir, Because::Promoting));
+            return safe.map(|heir| (heir, Because::Promoting));
         }
         let unfit = self.stands(key.epoch).err().filter(|because| *because != Because::Starting)?;
-        best.or_else(|| self.source(key)).map(|heir| (heir, unfit))
+        safe.or_else(|| self.source(key)).map(|heir| (heir, unfit))
+    }
+
+    /// The standby that the key names, else the region that holds most.
+    fn best_heir(self, key: &LeaseKey) -> Option<&'a RegionReport> {
+        let named = match &key.successor {
+            Successor::Only { region } => elect::fit_peer(self.view, self.now, region),
+            Successor::Any | Successor::Nobody => None,
+        };
+        named.or_else(|| elect::best_peer(self.config, self.view, self.now))
     }
 
     /// The right is on its way to a peer: writes wait here, and the own log comes to its end.
@@ -98,14 +114,43 @@ impl<'a> Situation<'a> {
         self.asked_heir().is_some()
     }
 
-    /// The region that somebody asked for lately, while it can become the writer without losing a write.
+    /// The region that an operator's order gives the right to, while it can become the writer without losing a write:
+    /// the one that was asked for, or any other when this one is drained.
     fn asked_heir(self) -> Option<&'a RegionReport> {
-        let (to, asked) = self.view.hand_over.as_ref()?;
         let tenure = self.hold.tenure()?;
-        if self.now >= asked.plus(HANDOVER_MAX) || self.promoting(tenure) {
+        if self.promoting(tenure) {
             return None;
         }
-        elect::fit_peer(self.view, self.now, to).filter(|heir| self.follows(heir, tenure.epoch))
+        self.switchover_heir(tenure).or_else(|| self.drain_heir(tenure))
+    }
+
+    fn switchover_heir(self, tenure: Tenure) -> Option<&'a RegionReport> {
+        let transfer = self.view.transfer().filter(|transfer| transfer.kind == TransferKind::Switchover)?;
+        let asked = self.view.transfer_seen.max(tenure.since);
+        if self.now >= asked.plus(HANDOVER_MAX) {
+            return None;
+        }
+        elect::fit_peer(self.view, self.now, &transfer.to).filter(|heir| self.follows(heir, tenure.epoch))
+    }
+
+    /// A drained writer tries for a while, writes on, and tries again.
+    fn drain_heir(self, tenure: Tenure) -> Option<&'a RegionReport> {
+        let since = self.view.drained_since?.max(tenure.since);
+        let turn = (HANDOVER_MAX + DRAIN_PAUSE).as_nanos();
+        if self.now.since(since).as_nanos() % turn >= HANDOVER_MAX.as_nanos() {
+            return None;
+        }
+        elect::best_peer(self.config, self.view, self.now).filter(|heir| self.follows(heir, tenure.epoch))
+    }
+
+    /// This region is drained by order, and writes on because no other can take the right.
+    pub(crate) fn drained_alone(self) -> bool {
+        self.view.drained_since.is_some() && self.hold.tenure().is_some() && self.asked_heir().is_none()
+    }
+
+    /// Whether this region takes no new work.
+    pub(crate) fn drains(self) -> bool {
+        self.view.stopping.is_some() || self.view.drained_since.is_some() && !self.drained_alone()
     }
 
     fn promotion_hangs(self) -> bool {

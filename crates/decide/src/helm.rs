@@ -78,7 +78,10 @@ impl Helm {
         let answers = mem::take(&mut self.inbox);
         self.hold.settle(now, &self.view, &self.config, answers);
         let step = self.situation(now).step();
-        let lease = step.put.clone().map(|(purpose, value)| self.hold.put(now, &self.view, purpose, value));
+        let lease = step
+            .put
+            .clone()
+            .map(|(purpose, value)| self.hold.put(now, &self.view, &self.config, purpose, value));
         Decision { plan: self.plan(now, &step), lease, next: self.next(now, &step), because: step.because }
     }
 
@@ -88,15 +91,15 @@ impl Helm {
         Some((lease.key.as_ref()?, lease.changed))
     }
 
-    /// What this region says of itself to its peers.
-    pub fn report(&self) -> RegionReport {
+    /// What this region says of itself to its peers, as of `now`.
+    pub fn report(&self, now: Moment) -> RegionReport {
         RegionReport {
             region: self.config.region.clone(),
             incarnation: self.incarnation,
             epoch: self.view.newest,
             database: self.view.database.clone().unwrap_or_else(DatabaseReport::unknown),
             app: self.view.app.clone(),
-            draining: self.view.stopping.is_some(),
+            draining: self.situation(now).drains(),
         }
     }
 
@@ -123,9 +126,9 @@ impl Helm {
         };
         Plan {
             epoch: self.view.newest,
-            serve: answers::serve(&self.config, &self.view, now, writer),
+            serve: answers::serve(&self.config, &self.view, now, writer, self.situation(now).drains()),
             instances: answers::instances(&self.view.app),
-            draining: self.view.stopping.is_some(),
+            draining: self.situation(now).drains(),
             database: self.database(now, step),
             writes,
         }
@@ -174,7 +177,7 @@ impl Helm {
             }
             return match self.situation(now).stands(epoch) {
                 Ok(()) | Err(Because::DatabaseDown) => {
-                    DatabaseOrder::Write { epoch, until, commit: CommitOrder::default() }
+                    DatabaseOrder::Write { epoch, until, commit: self.commit(now) }
                 }
                 Err(because) => DatabaseOrder::Fence { because },
             };
@@ -185,6 +188,12 @@ impl Helm {
             }
             Some(_) | None => DatabaseOrder::Fence { because: step.because },
         }
+    }
+
+    /// What the acknowledgements of the own tenure wait for.
+    fn commit(&self, now: Moment) -> CommitOrder {
+        let key = self.view.lease.as_ref().and_then(|lease| lease.key.as_ref());
+        key.map(|key| self.situation(now).protection(key).order).unwrap_or_default()
     }
 
     /// A complete copy is not given up to follow a writer that may just be losing its right: it may be needed. Who
@@ -204,7 +213,7 @@ impl Helm {
     }
 
     fn lease_end(&self) -> Moment {
-        self.view.lease.as_ref().map_or(Moment::ZERO, |lease| lease.changed.plus(self.config.ttl))
+        self.view.lease.as_ref().map_or(Moment::ZERO, |lease| lease.ends(&self.config))
     }
 
     fn next(&self, now: Moment, step: &Step) -> Moment {

@@ -3,13 +3,20 @@
 //! A deadline is counted from the tick that *emitted* the successful put. Nobody can have received the change
 //! earlier than that, so nobody's TTL can end before this deadline does, clocks and margin allowing.
 
-use isles_model::{AttemptId, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Moment, Revision};
+use std::{collections::BTreeSet, time::Duration};
+
+use isles_model::{
+    AttemptId, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Moment, RegionName, Revision, Successor,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{HelmConfig, view::View};
 
 /// An attempt without an answer for this share of a TTL is given up: the link may be dead.
 const ABANDONED_AFTER_TTL_PARTS: u32 = 3;
+
+/// Without a takeover for so long, the right is quiet again.
+const QUIET: Duration = Duration::from_secs(600);
 
 /// The right to write, while it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,11 +45,15 @@ struct Attempt {
     id: AttemptId,
     purpose: Purpose,
     value: LeaseKey,
+    /// The revision it expects: once the key has another one, it can no longer be stored.
+    expected: Revision,
     emitted: Moment,
     /// Sightings of the key before it was emitted.
     sightings: u64,
     /// Still waited for; otherwise its outcome is unknown.
     waiting: bool,
+    /// Whether the right that it brings counts.
+    counts: bool,
 }
 
 /// An answer as received, not yet acted upon.
@@ -66,6 +77,8 @@ pub(crate) struct Hold {
     last_id: u64,
     /// No put before the key has been sighted more often than this.
     blocked: Option<u64>,
+    /// The holder that the right was taken from when its TTL had run out, and its agent's incarnation then.
+    taken_from: Option<(RegionName, u64)>,
     /// When the last put was emitted, and the last successful one.
     last_put: Moment,
     renewed: Moment,
@@ -166,7 +179,7 @@ impl Hold {
     /// The attempt was stored: counts its deadline from its own emission, whenever the answer came.
     fn credit(&mut self, attempt: &Attempt, view: &View, config: &HelmConfig) {
         let epoch = attempt.value.epoch;
-        if attempt.purpose == Purpose::Release || !is_own(view, config, epoch) {
+        if attempt.purpose == Purpose::Release || !attempt.counts || !is_own(view, config, epoch) {
             return;
         }
         let last = self.tenure.filter(|tenure| tenure.epoch == epoch);
@@ -180,12 +193,70 @@ impl Hold {
         self.renewed = self.renewed.max(attempt.emitted);
     }
 
-    /// Emits a put. A release withdraws the right first, and whatever earlier puts may still bring.
-    pub(crate) fn put(&mut self, now: Moment, view: &View, purpose: Purpose, value: LeaseKey) -> LeaseOrder {
+    /// False alarms in a row, as the next renewal should say. Taking the right from a writer that was alive all along
+    /// (its agent is the same as before) was one; ten quiet minutes end the row.
+    pub(crate) fn unrest(&self, now: Moment, view: &View, key: &LeaseKey) -> u32 {
+        let Some(tenure) = self.tenure else { return key.unrest };
+        if now >= tenure.since.plus(QUIET) {
+            return 0;
+        }
+        let alive = self.taken_from.as_ref().is_some_and(|(region, incarnation)| {
+            let heard = view.peers.get(region).and_then(|peer| peer.heard.as_ref());
+            heard.is_some_and(|(report, at)| *at > tenure.since && report.incarnation == *incarnation)
+        });
+        key.unrest.saturating_add(u32::from(alive))
+    }
+
+    fn remember(&mut self, view: &View, purpose: Purpose, value: &LeaseKey) {
+        let last = view.lease.as_ref().and_then(|lease| lease.key.as_ref());
+        match (purpose, last) {
+            (Purpose::Claim, Some(last)) if last.state == LeaseState::Held && last.holder != value.holder => {
+                let heard = view.peers.get(&last.holder).and_then(|peer| peer.heard.as_ref());
+                self.taken_from = heard.map(|(report, _)| (last.holder.clone(), report.incarnation));
+            }
+            (Purpose::Renew, Some(last)) if value.unrest <= last.unrest => {}
+            (Purpose::Claim | Purpose::Renew | Purpose::Release, _) => self.taken_from = None,
+        }
+    }
+
+    /// The regions that the key may name now, as its standbys, whatever became of the puts under way.
+    pub(crate) fn possible_standbys(&self, view: &View) -> BTreeSet<RegionName> {
+        let Some(lease) = &view.lease else { return BTreeSet::new() };
+        let under_way = self.attempts.iter().filter(|attempt| attempt.expected == lease.revision);
+        let values = lease.key.iter().chain(under_way.map(|attempt| &attempt.value));
+        let named = |key: &LeaseKey| match &key.successor {
+            Successor::Only { region } => Some(region.clone()),
+            Successor::Any | Successor::Nobody => None,
+        };
+        values.filter_map(named).collect()
+    }
+
+    /// Emits a put. A release withdraws the right first, and whatever earlier puts may still bring. So does one that
+    /// makes the right shorter: whoever sees it counts the shorter TTL from then on, and the holder has to as well.
+    pub(crate) fn put(
+        &mut self,
+        now: Moment,
+        view: &View,
+        config: &HelmConfig,
+        purpose: Purpose,
+        value: LeaseKey,
+    ) -> LeaseOrder {
         if purpose == Purpose::Release {
             self.tenure = None;
             self.attempts.clear();
         }
+        let longer = self.attempts.iter().any(|attempt| attempt.value.ttl > value.ttl)
+            || view
+                .lease
+                .as_ref()
+                .and_then(|lease| lease.key.as_ref())
+                .is_some_and(|key| key.ttl > value.ttl);
+        if longer {
+            self.attempts.iter_mut().for_each(|attempt| attempt.counts = false);
+            let until = now.plus(config.usable(value.ttl));
+            self.tenure = self.tenure.map(|tenure| Tenure { until: tenure.until.min(until), ..tenure });
+        }
+        self.remember(view, purpose, &value);
         self.last_id += 1;
         let id = AttemptId(self.last_id);
         let expected = view.lease.as_ref().map_or(Revision::default(), |lease| lease.revision);
@@ -195,9 +266,11 @@ impl Hold {
             id,
             purpose,
             value: value.clone(),
+            expected,
             emitted: now,
             sightings: view.sightings,
             waiting: true,
+            counts: true,
         });
         LeaseOrder { attempt: id, expected, value }
     }
@@ -210,7 +283,7 @@ impl Hold {
 }
 
 fn deadline(attempt: &Attempt, config: &HelmConfig) -> Moment {
-    attempt.emitted.plus(config.ttl.saturating_sub(config.margin))
+    attempt.emitted.plus(config.usable(attempt.value.ttl))
 }
 
 /// Whether the newest sight of the key gives this region this epoch, and nothing newer is known.

@@ -12,6 +12,7 @@ mod handover;
 mod helm;
 mod hold;
 mod right;
+mod standby;
 mod view;
 
 pub use config::HelmConfig;

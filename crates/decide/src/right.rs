@@ -2,6 +2,8 @@
 //!
 //! When and to whom it is given back is in [`crate::handover`].
 
+use std::time::Duration;
+
 use isles_model::{
     Because, Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Moment, Revision, Successor,
 };
@@ -9,8 +11,12 @@ use isles_model::{
 use crate::{
     HelmConfig, elect,
     hold::{Hold, Purpose},
+    standby::Protection,
     view::{Sighting, View},
 };
+
+/// How long all others leave the right to the region that was ordered to take it.
+const FORCED_FIRST: Duration = Duration::from_secs(10);
 
 /// What to do about the right to write now.
 #[derive(Debug)]
@@ -78,7 +84,7 @@ impl<'a> Situation<'a> {
         if self.now < self.view.settled_at() {
             return Step::wait_until(Because::Starting, self.view.settled_at());
         }
-        self.put_claim(Epoch::NONE.next(), 1)
+        self.put_claim(None, Epoch::NONE.next())
     }
 
     /// The right is this region's, or was when its agent last ran.
@@ -95,25 +101,37 @@ impl<'a> Situation<'a> {
         }
         match self.stands(key.epoch) {
             Ok(()) => self.reclaim(key),
-            Err(because) if self.now < lease.changed.plus(self.config.ttl) => Step::wait(because),
+            Err(because) if self.now < lease.ends(self.config) => Step::wait(because),
             Err(_) => self.claim(lease, Some(key)),
         }
     }
 
     fn reclaim(self, key: &LeaseKey) -> Step {
-        let step = self.put_claim(key.epoch, self.hold.next_seq(key));
+        let step = self.put_claim(Some(key), key.epoch);
         if step.put.is_some() || self.hold.waits() {
             return step;
         }
         Step::wait(if self.view.store_silent { Because::LeaseStoreSilent } else { Because::LeaseLapsed })
     }
 
+    /// Prolongs the right when that is due, and at once when the key has to name another standby.
     fn renew(self, key: &LeaseKey) -> Step {
         let due = self.hold.renewal_due(self.config);
-        let mut step = Step::wait_until(Because::HoldsLease, due);
-        if self.now >= due && self.hold.may_put(self.view) {
-            let seq = self.hold.next_seq(key);
-            step.put = Some((Purpose::Renew, LeaseKey { seq, ..key.clone() }));
+        let Protection { name, because, .. } = self.protection(key);
+        let mut step = Step::wait_until(because, due);
+        if self.drained_alone() {
+            step.because = Because::NobodyElse;
+        }
+        if (self.now >= due || name.is_some()) && self.hold.may_put(self.view) {
+            let unrest = self.hold.unrest(self.now, self.view, key);
+            let value = LeaseKey {
+                seq: self.hold.next_seq(key),
+                ttl: self.config.ttl_after(unrest),
+                successor: name.unwrap_or_else(|| key.successor.clone()),
+                unrest,
+                ..key.clone()
+            };
+            step.put = Some((Purpose::Renew, value));
         }
         step
     }
@@ -147,19 +165,19 @@ impl<'a> Situation<'a> {
     fn claim(self, lease: &Sighting, key: Option<&LeaseKey>) -> Step {
         let Self { config, view, now, .. } = self;
         let held = key.is_none_or(|key| key.state == LeaseState::Held);
-        let free = if held { lease.changed.plus(config.ttl) } else { lease.changed };
+        let free = if held { lease.ends(config) } else { lease.changed };
         if now < free {
-            let quiet = now.since(lease.changed) >= config.ttl / 2;
+            let quiet = now.since(lease.changed) >= free.since(lease.changed) / 2;
             let because = if quiet { Because::WaitingForLeaseEnd } else { Because::LeaseElsewhere };
             return Step::wait_until(because, free);
         }
         if view.stopping.is_some() {
             return Step::wait(Because::Draining);
         }
-        if !config.may_fail_over && !self.needs_no_witness(key) {
-            return Step::wait(Because::NoWitness);
+        if let Err(because) = self.may_take(lease, key) {
+            return Step::wait(because);
         }
-        let turn = match self.own_fitness(key).and_then(|()| elect::turn(config, view, now, key)) {
+        let turn = match self.own_fitness(key).and_then(|()| self.turn(key)) {
             Ok(turn) => turn,
             Err(because) => return Step::wait(because),
         };
@@ -172,7 +190,49 @@ impl<'a> Situation<'a> {
         if view.store_silent {
             return Step::wait(Because::LeaseStoreSilent);
         }
-        self.put_claim(view.newest.next(), 1)
+        self.put_claim(key, view.newest.next())
+    }
+
+    /// Whether this region may take the right over at all, once it is free. An order to take it in spite of what may
+    /// be lost lifts every bar but that of the lease itself.
+    fn may_take(self, lease: &Sighting, key: Option<&LeaseKey>) -> Result<(), Because> {
+        let Self { config, view, now, .. } = self;
+        match view.forced() {
+            Some(region) if *region == config.region => return Ok(()),
+            Some(_) if now < lease.ends(config).max(view.transfer_seen).plus(FORCED_FIRST) => {
+                return Err(Because::OrderedElsewhere);
+            }
+            Some(_) | None => {}
+        }
+        let last = key.is_some_and(|key| key.holder == config.region);
+        if self.is_heir(key) {
+            return Ok(());
+        }
+        if view.is_drained(&config.region) {
+            return Err(Because::Drained);
+        }
+        if !config.may_fail_over && !self.needs_no_witness(key) {
+            return Err(Because::NoWitness);
+        }
+        if view.orders.0.maintenance && !last {
+            return Err(Because::Maintenance);
+        }
+        match key.map(|key| &key.successor) {
+            Some(Successor::Only { region }) if *region != config.region && !last => {
+                Err(Because::NotTheStandby)
+            }
+            Some(Successor::Nobody) if !last => Err(Because::NotTheStandby),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// When the turn of this region comes. Whom the key or an order names waits for nobody.
+    fn turn(self, key: Option<&LeaseKey>) -> Result<elect::Turn, Because> {
+        let named = Successor::Only { region: self.config.region.clone() };
+        if self.view.forced() == Some(&self.config.region) || key.is_some_and(|key| key.successor == named) {
+            return Ok(elect::Turn { after: Duration::ZERO, because: Because::Claiming });
+        }
+        elect::turn(self.config, self.view, self.now, key)
     }
 
     /// Whether the own copy may become the next writer. A last holder that was never promoted under its epoch is
@@ -206,15 +266,23 @@ impl<'a> Situation<'a> {
         key.and_then(elect::heir) == Some(&self.config.region)
     }
 
-    fn put_claim(self, epoch: Epoch, seq: u64) -> Step {
-        let value = LeaseKey {
+    /// Takes the right: a new epoch, or the own one again as it was.
+    fn put_claim(self, last: Option<&LeaseKey>, epoch: Epoch) -> Step {
+        let unrest = last.map_or(0, |key| key.unrest);
+        let fresh = LeaseKey {
             epoch,
             holder: self.config.region.clone(),
-            seq,
+            seq: 1,
             state: LeaseState::Held,
-            ttl: self.config.ttl,
-            successor: Successor::Any,
-            unrest: 0,
+            ttl: self.config.ttl_after(unrest),
+            successor: self.nobody_yet(),
+            unrest,
+        };
+        let value = match last {
+            Some(key) if key.epoch == epoch => {
+                LeaseKey { seq: self.hold.next_seq(key), successor: key.successor.clone(), ..fresh }
+            }
+            Some(_) | None => fresh,
         };
         let put = self.hold.may_put(self.view).then_some((Purpose::Claim, value));
         Step { put, because: Because::Claiming, wake: None }

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use isles_model::{
-    AppReport, DatabaseReport, DatabaseRole, DatabaseState, Epoch, Fact, LeaseKey, Lsn, Moment, Orders,
-    RegionName, RegionReport, Revision, TransferKind,
+    AppReport, DatabaseReport, DatabaseRole, DatabaseState, Epoch, Fact, LeaseKey, LeaseState, Lsn, Moment,
+    Orders, RegionName, RegionReport, Revision, Standbys, Transfer, TransferKind,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,8 @@ const STORE_REPLACED_AFTER: Duration = Duration::from_secs(5);
 /// What one region knows now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct View {
+    /// The own region.
+    region: RegionName,
     /// When this run began.
     pub(crate) started: Moment,
     /// The lease key, once read.
@@ -47,8 +49,11 @@ pub(crate) struct View {
     pub(crate) peers: BTreeMap<RegionName, PeerView>,
     /// The operator's standing orders, and their revision.
     pub(crate) orders: (Orders, Revision),
-    /// To whom somebody asked the right to be handed, and when.
-    pub(crate) hand_over: Option<(RegionName, Moment)>,
+    /// When the standing transfer, and this region's drain, were first seen.
+    pub(crate) transfer_seen: Moment,
+    pub(crate) drained_since: Option<Moment>,
+    /// How much of the own log each follower has confirmed, and since when it has been just that.
+    pub(crate) confirmed: BTreeMap<RegionName, (Lsn, Moment)>,
     /// Since when the agent has been stopping.
     pub(crate) stopping: Option<Moment>,
 }
@@ -79,9 +84,17 @@ pub(crate) struct PeerView {
     silences: u32,
 }
 
+impl Sighting {
+    /// When the right that it shows ends for whoever only watches: a whole TTL after the change was received.
+    pub(crate) fn ends(&self, config: &HelmConfig) -> Moment {
+        self.changed.plus(self.key.as_ref().map_or(config.ttl, |key| key.ttl))
+    }
+}
+
 impl View {
     pub(crate) fn new(config: &HelmConfig, started: Moment) -> Self {
         Self {
+            region: config.region.clone(),
             started,
             lease: None,
             sightings: 0,
@@ -93,7 +106,9 @@ impl View {
             app: AppReport::default(),
             peers: config.peers().map(|peer| (peer.clone(), PeerView::default())).collect(),
             orders: (Orders::default(), Revision::default()),
-            hand_over: None,
+            transfer_seen: Moment::ZERO,
+            drained_since: None,
+            confirmed: BTreeMap::new(),
             stopping: None,
         }
     }
@@ -121,24 +136,42 @@ impl View {
                 }
             }
             Fact::Orders { orders, revision } => self.see_orders(now, orders, revision),
-            Fact::HandOver { to } => self.hand_over = Some((to, now)),
             Fact::Stopping => self.stopping = self.stopping.or(Some(now)),
         }
     }
 
-    /// The orders are at this revision. A switchover that has not been seen before is taken as asked for now.
+    /// The orders are at this revision; older ones are late answers.
     fn see_orders(&mut self, now: Moment, orders: Orders, revision: Revision) {
         if revision <= self.orders.1 {
             return;
         }
-        let known = self.orders.0.transfer.as_ref().map_or(0, |transfer| transfer.number);
-        if let Some(transfer) = orders.transfer.as_ref().filter(|transfer| transfer.number > known)
-            && transfer.kind == TransferKind::Switchover
-            && transfer.from == self.newest
-        {
-            self.hand_over = Some((transfer.to.clone(), now));
+        let number = |orders: &Orders| orders.transfer.as_ref().map(|transfer| transfer.number);
+        if number(&orders) != number(&self.orders.0) {
+            self.transfer_seen = now;
         }
+        let drained = orders.drained.contains(&self.region);
+        self.drained_since = drained.then(|| self.drained_since.unwrap_or(now));
         self.orders = (orders, revision);
+    }
+
+    /// Whether an operator's order drains a region.
+    pub(crate) fn is_drained(&self, region: &RegionName) -> bool {
+        self.orders.0.drained.contains(region)
+    }
+
+    /// The transfer that stands under the newest epoch.
+    pub(crate) fn transfer(&self) -> Option<&Transfer> {
+        self.orders.0.transfer.as_ref().filter(|transfer| transfer.from == self.newest)
+    }
+
+    /// Who was ordered to take the right though it may lack writes. It counts for a right that lapses: a holder that
+    /// gives its right back knows better who should have it.
+    pub(crate) fn forced(&self) -> Option<&RegionName> {
+        let key = self.lease.as_ref().and_then(|lease| lease.key.as_ref());
+        let lapses = key.is_none_or(|key| key.state == LeaseState::Held);
+        let transfer =
+            self.transfer().filter(|transfer| transfer.kind == TransferKind::Failover && lapses)?;
+        Some(&transfer.to)
     }
 
     /// The key is at this revision. A revision older than the highest seen is a late answer; a key that has
@@ -178,6 +211,15 @@ impl View {
         let fenced = report.role == DatabaseRole::Fenced && report.lineage.wrote;
         if report.state == DatabaseState::Up {
             self.last_write = fenced.then(|| self.last_write.unwrap_or(report.position));
+        }
+        let Standbys { confirmed, required, .. } = &report.standbys;
+        self.confirmed.retain(|region, _| confirmed.contains_key(region) || required.contains(region));
+        for region in required.iter().chain(confirmed.keys()) {
+            let position = confirmed.get(region).copied().unwrap_or_default();
+            let last = self.confirmed.entry(region.clone()).or_insert((position, now));
+            if last.0 != position {
+                *last = (position, now);
+            }
         }
         self.database = Some(report);
     }

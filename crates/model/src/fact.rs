@@ -60,12 +60,6 @@ pub enum Fact {
         /// The peer.
         region: RegionName,
     },
-    /// Somebody asked for another writer: a region that is the writer hands the right over as soon as the other has
-    /// every write, and goes on writing if that takes too long. Any other region ignores it.
-    HandOver {
-        /// To whom.
-        to: RegionName,
-    },
     /// The agent has been asked to stop: give back what it holds.
     Stopping,
 }

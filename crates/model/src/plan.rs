@@ -143,6 +143,18 @@ pub enum Because {
     HandingOver,
     /// The region is stopping or draining.
     Draining,
+    /// The region is drained by an operator's order.
+    Drained,
+    /// The region is drained by an operator's order, and writes on: no other region can take the right.
+    NobodyElse,
+    /// An operator's order keeps every region from taking the right over by itself.
+    Maintenance,
+    /// An operator ordered another region to take the right.
+    OrderedElsewhere,
+    /// The last writer's commits may be missing here: the key names another region, or none, to take over.
+    NotTheStandby,
+    /// It holds the right to write, and no other region has its newest commits.
+    Unprotected,
     /// The right was given back.
     Released,
     /// Standby of an active-passive pair: serves only when the primary cannot.
@@ -176,6 +188,12 @@ impl fmt::Display for Because {
             Self::NoWitness => "two regions and no witness",
             Self::HandingOver => "handing over to another region",
             Self::Draining => "draining",
+            Self::Drained => "drained by order",
+            Self::NobodyElse => "drained by order, but no other region can take over",
+            Self::Maintenance => "no takeovers during maintenance",
+            Self::OrderedElsewhere => "another region was ordered to take over",
+            Self::NotTheStandby => "not the standby that the lease names",
+            Self::Unprotected => "holds the lease; no other region has its newest commits",
             Self::Released => "lease was given back",
             Self::Standby => "standby",
             Self::TooStale => "too far behind",

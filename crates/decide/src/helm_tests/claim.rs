@@ -29,7 +29,10 @@ fn the_deadline_counts_from_the_emission_of_the_put() {
     let decision = helm.tick(at(40));
     assert_eq!(decision.because, Because::HoldsLease);
     assert_eq!(decision.plan.writes, Writes::Here { epoch: Epoch(1), until: at(1_275) });
-    assert_eq!(decision.plan.database, DatabaseOrder::Write { epoch: Epoch(1), until: at(1_275) });
+    assert_eq!(
+        decision.plan.database,
+        DatabaseOrder::Write { epoch: Epoch(1), until: at(1_275), commit: CommitOrder::default() }
+    );
     assert_eq!(decision.next, at(150), "the renewal is due");
 }
 

@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn switchover(number: u64, to: &str) -> Fact {
+    ordered(number, to, TransferKind::Switchover, 1)
+}
+
 #[test]
 fn a_holder_whose_database_is_down_stops_at_once_and_gives_way_after_the_grace() {
     let mut helm = writer();
@@ -96,7 +100,7 @@ fn a_writer_hands_over_to_the_region_asked_for_once_it_has_all_writes() {
     let mut helm = writer();
     let peers = |position| [peer("us", 1, following(100)), peer("ap", 1, following(position))];
     feed(&mut helm, 60, peers(90));
-    feed(&mut helm, 60, [Fact::HandOver { to: name("ap") }]);
+    feed(&mut helm, 60, [switchover(1, "ap")]);
     let decision = helm.tick(at(60));
     assert_eq!(decision.plan.writes, Writes::Nowhere { because: Because::HandingOver });
     assert!(!decision.plan.draining, "it goes on reading");
@@ -111,9 +115,9 @@ fn a_writer_hands_over_to_the_region_asked_for_once_it_has_all_writes() {
 fn a_writer_asked_to_hand_over_goes_on_if_the_other_cannot_take_it() {
     let mut helm = writer();
     feed(&mut helm, 50, [peer("ap", 1, database(replica_of("eu", 1, Copy::Running), 0, false, 1))]);
-    feed(&mut helm, 60, [Fact::HandOver { to: name("ap") }, Fact::HandOver { to: name("us") }]);
+    feed(&mut helm, 60, [switchover(1, "ap"), switchover(2, "us")]);
     assert!(matches!(helm.tick(at(60)).plan.writes, Writes::Here { .. }), "us has no copy");
-    feed(&mut helm, 70, [Fact::HandOver { to: name("ap") }]);
+    feed(&mut helm, 70, [switchover(3, "ap")]);
     assert!(matches!(helm.tick(at(70)).plan.writes, Writes::Here { .. }), "the copy of ap is not complete");
     feed(&mut helm, 80, [peer("ap", 1, following(1))]);
     assert!(matches!(helm.tick(at(80)).plan.writes, Writes::Nowhere { because: Because::HandingOver }));

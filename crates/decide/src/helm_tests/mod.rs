@@ -4,8 +4,9 @@ mod claim;
 mod hand_over;
 
 use isles_model::{
-    AppReport, AttemptId, Copy, DatabaseState, Epoch, Lag, Lineage, Lsn, Revision, Successor,
-    topology::Pattern,
+    AppReport, AttemptId, Copy, DatabaseState, Epoch, Lag, Lineage, Lsn, Orders, Revision, Standbys,
+    Successor, Transfer, TransferKind,
+    topology::{Commit, Pattern},
 };
 
 pub(super) use super::*;
@@ -25,6 +26,7 @@ pub(crate) fn config(region: &str) -> HelmConfig {
         max_staleness: ms(2_000),
         rtts: [("eu", 76), ("us", 80), ("ap", 172)].map(|(peer, rtt)| (name(peer), ms(rtt))).into(),
         database_grace: ms(1_000),
+        commit: Commit::Async,
     }
 }
 
@@ -47,6 +49,7 @@ pub(super) fn database(role: DatabaseRole, epoch: u64, wrote: bool, position: u6
         lineage: Lineage { epoch: Epoch(epoch), wrote },
         position: Lsn(position),
         lag: None,
+        standbys: Standbys::default(),
     }
 }
 
@@ -88,6 +91,16 @@ pub(super) fn released(holder: &str, epoch: u64, heir: Option<&str>) -> LeaseKey
 
 pub(super) fn seen(key: Option<LeaseKey>, revision: u64) -> Fact {
     Fact::LeaseSeen { key, revision: Revision(revision) }
+}
+
+/// A standing order that `to` takes the right over from the holder of an epoch.
+pub(super) fn ordered(number: u64, to: &str, kind: TransferKind, from: u64) -> Fact {
+    let transfer = Transfer { number, to: name(to), kind, from: Epoch(from) };
+    orders(Orders { transfer: Some(transfer), ..Orders::default() }, number)
+}
+
+pub(super) fn orders(orders: Orders, revision: u64) -> Fact {
+    Fact::Orders { orders, revision: Revision(revision) }
 }
 
 pub(super) fn peer(region: &str, epoch: u64, database: DatabaseReport) -> Fact {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use isles_decide::Helm;
 use isles_model::{
     AppReport, AttemptId, Because, DatabaseOrder, DatabaseReport, Epoch, Fact, LeaseKey, LeaseOrder,
-    LeaseOutcome, LeaseState, Moment, Plan, RegionName, RegionReport, Revision, Writes,
+    LeaseOutcome, LeaseState, Moment, Orders, Plan, RegionReport, Revision, Writes,
 };
 
 use crate::{
@@ -25,7 +25,7 @@ const DATABASE_EVERY: Micros = 100 * MS;
 pub(crate) enum Wake {
     Timer { at: Micros },
     Poll,
-    LeaseRead { id: u64, key: Option<LeaseKey>, revision: Revision },
+    LeaseRead { id: u64, key: Option<LeaseKey>, revision: Revision, orders: (Orders, Revision) },
     ReadTimeout { id: u64 },
     LeaseWatched { key: Option<LeaseKey>, revision: Revision },
     LeaseAnswered { attempt: AttemptId, outcome: LeaseOutcome },
@@ -40,7 +40,6 @@ pub(crate) enum Wake {
     Acknowledge { write: u32, epoch: Epoch },
     Stop,
     Stopping,
-    HandOver { to: RegionName },
     Exit,
 }
 
@@ -145,9 +144,10 @@ impl World {
         match wake {
             Wake::Timer { at } => self.ring(region, at),
             Wake::Poll => self.poll(region),
-            Wake::LeaseRead { id, key, revision } => {
+            Wake::LeaseRead { id, key, revision, orders: (orders, ordered) } => {
                 if self.agents[region].reading == id {
                     self.agents[region].reading = 0;
+                    self.tell(region, Fact::Orders { orders, revision: ordered });
                     self.see_lease(region, true, key, revision);
                 }
             }
@@ -183,7 +183,6 @@ impl World {
             Wake::PeerWrite { write, epoch } => self.admit(region, write, Some(epoch)),
             Wake::Acknowledge { write, epoch } => self.acknowledge(region, write, epoch),
             Wake::Stop => self.stop(region),
-            Wake::HandOver { to } => self.tell(region, Fact::HandOver { to }),
             Wake::Stopping => self.tell(region, Fact::Stopping),
             Wake::Exit => self.agents[region].kill(),
         }
@@ -383,7 +382,7 @@ impl World {
 
     fn answer_probe(&mut self, region: usize, from: usize, incarnation: u64, id: u64) {
         let Some(helm) = &self.agents[region].helm else { return };
-        let report = helm.report();
+        let report = helm.report(self.agents[region].clock.read(self.now));
         if let Some(delay) = self.net.delay(&mut self.rng, End::Region(region), End::Region(from)) {
             let wake = Wake::ProbeAnswered { id, report: Box::new(report) };
             self.after(delay, Event::Agent(from, incarnation, wake));

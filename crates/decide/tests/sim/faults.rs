@@ -1,5 +1,7 @@
 //! What goes wrong in a world, when, and for how long.
 
+use isles_model::{Change, TransferKind};
+
 use crate::{
     agent::Wake,
     clock::{MS, Micros},
@@ -51,9 +53,15 @@ enum Kind {
     PromotionHangs,
     /// No fault: somebody asks the writer to hand over to another region.
     HandOver,
+    /// Somebody has another region take the right, whatever it may lack.
+    ForcedFailover,
+    /// A region is drained for a while.
+    Drain,
+    /// Nobody may take over for a while.
+    Maintenance,
 }
 
-const ALL: [Kind; 17] = [
+const ALL: [Kind; 20] = [
     Kind::RegionCrash,
     Kind::AgentCrash,
     Kind::DatabaseCrash,
@@ -71,6 +79,9 @@ const ALL: [Kind; 17] = [
     Kind::AppDown,
     Kind::PromotionHangs,
     Kind::HandOver,
+    Kind::ForcedFailover,
+    Kind::Drain,
+    Kind::Maintenance,
 ];
 
 /// Faults that must change no epoch while they are short.
@@ -155,8 +166,17 @@ impl World {
             Kind::AppDown => self.app(region, false),
             Kind::HandOver => {
                 let to = self.setup.name(other).clone();
-                self.wake(region, 0, Wake::HandOver { to });
+                self.order_change(&Change::Transfer { to, kind: TransferKind::Switchover });
             }
+            Kind::ForcedFailover => {
+                let to = self.setup.name(other).clone();
+                self.order_change(&Change::Transfer { to, kind: TransferKind::Failover });
+            }
+            Kind::Drain => {
+                let region = self.setup.name(region).clone();
+                self.order_change(&Change::Drain { region });
+            }
+            Kind::Maintenance => self.order_change(&Change::Maintenance { on: true }),
             Kind::Isolation
             | Kind::PeersCut
             | Kind::PairCut
@@ -189,7 +209,17 @@ impl World {
             Kind::DatabaseCrash => self.start_database(region),
             Kind::SlowLinks => self.net.slow_down(region, 0),
             Kind::AppDown => self.app(region, true),
-            Kind::Stall | Kind::StoreSilent | Kind::WatchGap | Kind::PromotionHangs | Kind::HandOver => {}
+            Kind::Drain => {
+                let region = self.setup.name(region).clone();
+                self.order_change(&Change::Undrain { region });
+            }
+            Kind::Maintenance => self.order_change(&Change::Maintenance { on: false }),
+            Kind::Stall
+            | Kind::StoreSilent
+            | Kind::WatchGap
+            | Kind::PromotionHangs
+            | Kind::HandOver
+            | Kind::ForcedFailover => {}
             Kind::Isolation
             | Kind::PeersCut
             | Kind::PairCut
@@ -210,6 +240,10 @@ impl World {
         self.net.mend();
         self.setup.loss = 0.0;
         self.store.silent_until = 0;
+        self.order_change(&Change::Maintenance { on: false });
+        for region in self.orders().drained.clone() {
+            self.order_change(&Change::Undrain { region });
+        }
         self.store.unwatched_until = 0;
         for region in 0..self.agents.len() {
             self.start_region(region);
@@ -264,7 +298,10 @@ impl World {
             | Kind::Stop
             | Kind::AppDown
             | Kind::PromotionHangs
-            | Kind::HandOver => Vec::new(),
+            | Kind::HandOver
+            | Kind::ForcedFailover
+            | Kind::Drain
+            | Kind::Maintenance => Vec::new(),
         }
     }
 }

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use isles_decide::Helm;
-use isles_model::{Copy, DatabaseRole, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Revision};
+use isles_model::{
+    Change, Copy, DatabaseRole, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Orders, Revision,
+    TransferKind,
+};
 
 use crate::{
     agent::Wake,
@@ -19,6 +22,8 @@ use crate::{
 pub(crate) struct Store {
     pub(crate) key: Option<LeaseKey>,
     revision: u64,
+    /// The operator's standing orders, with a revision of their own.
+    orders: (Orders, Revision),
     /// The epoch at each revision so far.
     epochs: Vec<Epoch>,
     /// No answer before this.
@@ -55,6 +60,19 @@ impl Store {
 }
 
 impl World {
+    /// An operator changes the standing orders; whoever polls next sees them.
+    pub(crate) fn order_change(&mut self, change: &Change) {
+        let epoch = self.store.key.as_ref().map_or(Epoch::NONE, |key| key.epoch);
+        if let Some(after) = self.store.orders.0.after(change, epoch) {
+            self.store.orders = (after, Revision(self.store.orders.1.0 + 1));
+        }
+    }
+
+    /// The standing orders.
+    pub(crate) fn orders(&self) -> &Orders {
+        &self.store.orders.0
+    }
+
     /// Sends a request on its way; a network that repeats itself may deliver it twice.
     pub(crate) fn ask_store(&mut self, from: usize, request: Request) {
         let incarnation = self.agents[from].incarnation;
@@ -78,7 +96,8 @@ impl World {
         }
         let wake = match request {
             Request::Read { id } => {
-                Wake::LeaseRead { id, key: self.store.key.clone(), revision: Revision(self.store.revision) }
+                let (key, orders) = (self.store.key.clone(), self.store.orders.clone());
+                Wake::LeaseRead { id, key, revision: Revision(self.store.revision), orders }
             }
             Request::Put(order) => {
                 let before = self.store.key.clone();
@@ -114,7 +133,9 @@ impl World {
         // Because reports are some 400 ms old, what was written just before the right lapsed is not compared: to wait
         // for newer ones would cost every takeover that long.
         let written = self.judge.last_acknowledged_at();
-        let quiet = self.now >= (self.disturbed_at + 1_200 * MS).max(written + 500 * MS);
+        let forced =
+            self.orders().transfer.as_ref().is_some_and(|transfer| transfer.kind == TransferKind::Failover);
+        let quiet = !forced && self.now >= (self.disturbed_at + 1_200 * MS).max(written + 500 * MS);
         if self.setup.loss > 0.001 || !self.setup.watched || !quiet {
             return;
         }
@@ -126,7 +147,7 @@ impl World {
             let (agent, database) = (&self.agents[other], &self.databases[other]);
             let whole = matches!(database.role, DatabaseRole::Replica { copy: Copy::Complete, .. });
             let could = agent.stalled_until <= self.now
-                && agent.helm.as_ref().is_some_and(|helm| !helm.report().draining)
+                && agent.helm.as_ref().is_some_and(|helm| !helm.report(agent.clock.read(self.now)).draining)
                 && self.lease_age(other) + tolerance >= age
                 && self.hears(region, other)
                 && ends.iter().all(|end| self.net.connected(End::Region(other), *end))
