@@ -10,6 +10,9 @@ pub(crate) enum BenchError {
     /// A program is not installed.
     #[error("{} is missing: run bench/failover/install", .0.display())]
     Missing(PathBuf),
+    /// The fault did not take.
+    #[error("{0} still answers although its link is cut")]
+    NotCut(std::net::Ipv4Addr),
     /// Namespaces need root.
     #[error("the peers run in network namespaces, which needs root; `--systems isles` does not")]
     NotRoot,

@@ -25,6 +25,10 @@ const NAMESPACES: &str = "/run/netns";
 /// How long killed processes may take to disappear, and the pause between two looks.
 const GONE_WAIT_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// A host that does not answer for so long is silent; on this network an answer takes microseconds.
+const SILENCE: Duration = Duration::from_millis(50);
+/// A port that nobody listens on (discard, RFC 863).
+const UNUSED_PORT: u16 = 9;
 /// Held by the one comparison that runs.
 const LOCK: &str = "/run/isles-bench.lock";
 
@@ -56,7 +60,7 @@ pub(crate) struct Place {
     pub(crate) namespace: PathBuf,
 }
 
-/// Whether frames pass a host's port of the bridge (`STATE` of `ip link set … type bridge_slave`).
+/// Whether frames pass a host's port of the bridge: the states of bridge(8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Port {
     /// Frames vanish in both directions.
@@ -104,8 +108,25 @@ impl Network {
     }
 
     /// Lets a host's frames pass, or vanish.
-    pub(crate) fn set(&self, place: &Place, port: Port) -> Result<(), BenchError> {
-        ip(&format!("link set dev {} type bridge_slave state {}", link(place.index), port as u8))
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the host still answers although its frames should vanish.
+    pub(crate) async fn set(&self, place: &Place, port: Port) -> Result<(), BenchError> {
+        // Because iproute2's `ip link set … type bridge_slave state` reports success and sets nothing.
+        command("bridge", &format!("link set dev {} state {}", link(place.index), port as u8))?;
+        match port {
+            Port::Silent => until_silent(place).await,
+            Port::Open => Ok(()),
+        }
+    }
+}
+
+/// A refusal is an answer, too: whoever is cut off does not even refuse.
+async fn until_silent(place: &Place) -> Result<(), BenchError> {
+    let address = (place.address, UNUSED_PORT);
+    match tokio::time::timeout(SILENCE, tokio::net::TcpStream::connect(address)).await {
+        Err(_) => Ok(()),
+        Ok(_) => Err(BenchError::NotCut(place.address)),
     }
 }
 
@@ -180,8 +201,13 @@ pub(crate) fn inhabitants(namespace: &Path) -> Vec<u32> {
 }
 
 fn ip(arguments: &str) -> Result<(), BenchError> {
-    let program = format!("ip {arguments}");
-    let output = Command::new("ip").args(arguments.split(' ')).stdin(Stdio::null()).output();
+    command("ip", arguments)
+}
+
+fn command(program: &str, arguments: &str) -> Result<(), BenchError> {
+    let mut command = Command::new(program);
+    let program = format!("{program} {arguments}");
+    let output = command.args(arguments.split(' ')).stdin(Stdio::null()).output();
     let output = output.map_err(|source| BenchError::Start { program: program.clone(), source })?;
     if output.status.success() {
         return Ok(());

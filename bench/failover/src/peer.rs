@@ -122,7 +122,7 @@ impl Contender for Peer {
             Case::Database => host.kill_postgres(),
             Case::Killed => host.signal(Signal::KILL),
             Case::Stopped => self.freeze(Signal::STOP),
-            Case::Network => self.network.set(&host.place, Port::Silent)?,
+            Case::Network => self.network.set(&host.place, Port::Silent).await?,
             Case::Planned => match &self.kind {
                 Kind::Patroni { switchover } => {
                     self.hosts[DATA_HOSTS].run(&switchover[self.writer]).await?;
@@ -141,7 +141,7 @@ impl Contender for Peer {
                 host.boot()?;
             }
             Case::Stopped => self.freeze(Signal::CONT),
-            Case::Network => self.network.set(&host.place, Port::Open)?,
+            Case::Network => self.network.set(&host.place, Port::Open).await?,
             Case::Database | Case::Planned => {}
         }
         Ok(())
