@@ -16,6 +16,9 @@ pub(crate) struct Args {
     /// Print the newest report whole instead of a line for each.
     #[arg(long)]
     last: bool,
+    /// Compare all results of the same drill, app and settings: how they are spread, and the last against those before.
+    #[arg(long, conflicts_with = "last")]
+    compare: bool,
 }
 
 /// Shows what was kept; having none is not an error.
@@ -24,6 +27,16 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     let mut kept = report::list(&dir).map_err(Failure::new)?;
     if args.last {
         kept = kept.pop().into_iter().collect();
+    }
+    if args.compare {
+        let comparisons = report::compare(&kept);
+        if global.json {
+            say(&serde_json::to_string(&comparisons).map_err(Failure::new)?);
+        } else {
+            say(&report::comparison_table(&comparisons));
+        }
+        let slower = comparisons.iter().any(|one| one.reads.slower || one.writes.slower);
+        return Ok(if slower { Exit::Finding } else { Exit::Done });
     }
     if global.json {
         say(&serde_json::to_string(&kept).map_err(Failure::new)?);

@@ -162,7 +162,9 @@ impl<S: Fn(&str) + Sync> Attempt<'_, S> {
                 false => marks.extend(regions.into_iter().map(Some).map(mark)),
             }
             let region = self.cast.struck.first().unwrap_or(&self.writer.region).clone();
-            let struck = Fault { region, at, struck: self.record.now() };
+            // Because an order is no fault, what succeeds while it is carried out counts.
+            let struck = if deed.breaks() { self.record.now() } else { at };
+            let struck = Fault { region, at, struck };
             first.get_or_insert_with(|| struck.clone());
             last = Some(struck);
         }

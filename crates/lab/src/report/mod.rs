@@ -1,5 +1,6 @@
 //! What a drill found: the object that `--json` prints, whose keys stay stable.
 
+mod compare;
 mod kept;
 mod text;
 
@@ -8,6 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 use isles_model::{RegionName, topology::Pattern};
 use serde::{Deserialize, Serialize};
 
+pub use compare::{Comparison, Figures, Subject, Tally, compare, table as comparison_table};
 pub use kept::{Kept, KeptError, keep, list, stamp};
 
 use crate::{drill::whole_ms, timeline::Entry};
