@@ -74,9 +74,6 @@ pub(crate) enum BenchError {
     /// Somebody asked it to end.
     #[error("interrupted; what was measured is in the output directory")]
     Interrupted,
-    /// The command is not in this version of the system.
-    #[error("not available")]
-    NotAvailable,
 }
 
 /// An error and what it comes from.
