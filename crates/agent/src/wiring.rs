@@ -35,6 +35,7 @@ use crate::{
     lease::{self, Etcd},
     meter::Registered,
     probe::{AppProbe, PeerProbe, probe_apps, probe_peer},
+    sentry::{self, SentryProgram},
     steer::{FACTS_WAITING_MAX, Steering},
 };
 
@@ -85,11 +86,15 @@ pub enum AgentError {
     Ended(&'static str),
 }
 
-/// Runs one region's agent until `stop`; then gives the right to write back, ends sessions, and returns.
+/// Runs one region's agent, and a sentry beside it, until `stop`; then gives the right to write back, ends sessions, and returns.
 ///
 /// # Errors
 /// When it cannot start, or a part of it ends by itself.
-pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), AgentError> {
+pub async fn run(
+    config: AgentConfig,
+    sentry: SentryProgram,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
     let _lock = lock_data_directory(&config)?;
     let ports = Ports::open(&config).await?;
     let meter = Arc::new(Registered::new(&config.region)?);
@@ -144,6 +149,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     let steered = steer_on_its_own_thread(steering, driver, orders_seen)?;
 
     let parts = Parts {
+        sentry,
         config,
         ports,
         rtts,
@@ -215,6 +221,7 @@ async fn open(address: SocketAddr, purpose: &'static str) -> Result<TcpListener,
 
 /// Everything outside the steering thread.
 struct Parts {
+    sentry: SentryProgram,
     config: AgentConfig,
     ports: Ports,
     rtts: BTreeMap<RegionName, Duration>,
@@ -266,6 +273,7 @@ impl Parts {
 
     fn start(self, end: &CancellationToken) -> JoinSet<&'static str> {
         let Self {
+            sentry,
             config,
             ports,
             rtts,
@@ -337,6 +345,9 @@ impl Parts {
         let gate =
             isles_postgres::gate::run(gate, plan.clone(), clock::clock(), counted.clone(), end.clone());
         part("gate", Box::pin(gate));
+
+        let guarded = sentry::keep(sentry, database.clone(), plan.clone(), report_seen.clone(), end.clone());
+        part("sentry", Box::pin(guarded));
 
         let postgres = PostgresConfig {
             region: region.clone(),

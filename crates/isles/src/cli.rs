@@ -83,6 +83,9 @@ pub(crate) enum Command {
     Ledger(commands::ledger::Args),
     /// Make the decisions of an agent's journal again.
     Replay(commands::replay::Args),
+    /// Fence a database whose agent has died.
+    #[command(name = "__sentry", hide = true)]
+    Sentry,
     /// Become another program that ends with this process's parent.
     #[command(name = "__exec", hide = true)]
     Exec(commands::exec::Args),

@@ -27,6 +27,7 @@ mod rejoin;
 mod roles;
 mod run;
 mod schema;
+pub mod sentry;
 mod sequences;
 mod slots;
 mod standbys;

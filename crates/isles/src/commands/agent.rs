@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use isles_agent::AgentError;
+use isles_agent::{AgentError, sentry::SentryProgram};
 use isles_model::{AgentConfig, RegionName};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -75,6 +75,8 @@ fn serve(config: AgentConfig) -> Result<(), CommandError> {
         .enable_all()
         .build()
         .map_err(CommandError::Start)?;
+    let program = std::env::current_exe().map_err(CommandError::Start)?;
+    let sentry = SentryProgram { program, arguments: vec!["__sentry".to_owned()] };
     runtime.block_on(async {
         let stop = CancellationToken::new();
         let mut terminated = signal(SignalKind::terminate()).map_err(CommandError::Start)?;
@@ -84,6 +86,6 @@ fn serve(config: AgentConfig) -> Result<(), CommandError> {
             tokio::select! { _ = terminated.recv() => {}, _ = interrupted.recv() => {} }
             asked.cancel();
         });
-        Ok(isles_agent::run(config, stop).await?)
+        Ok(isles_agent::run(config, sentry, stop).await?)
     })
 }

@@ -20,6 +20,7 @@ pub(crate) mod region;
 pub(crate) mod replay;
 pub(crate) mod report;
 pub(crate) mod schema;
+pub(crate) mod sentry;
 pub(crate) mod status;
 pub(crate) mod switchover;
 pub(crate) mod torture;
@@ -56,6 +57,7 @@ pub(crate) fn run(cli: &Cli) -> Outcome {
         Command::Audit(args) => audit::run(global, args),
         Command::Agent(args) => agent::run(global, args),
         Command::Replay(args) => replay::run(global, args),
+        Command::Sentry => sentry::run(),
         Command::Exec(args) => exec::run(args),
     }
 }
