@@ -162,6 +162,9 @@ impl SessionState {
 
     /// Notes what was sent to the database.
     pub(super) fn sent(&mut self, bytes: &[u8]) {
+        if self.untracked {
+            return;
+        }
         let mut up = std::mem::take(&mut self.up);
         up.pass(bytes, |piece| match piece {
             Piece::Head(kind) => self.told.begin(kind),
@@ -420,3 +423,6 @@ impl Told {
         if self.whole && text.len() <= TEXT_BYTES_MAX { statement::acts(text) } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests;
