@@ -65,23 +65,24 @@ pub(super) async fn log_in(
     let upstream = Upstream::connect(doors, door).await?;
     let greeting = async {
         let mut talk = Talk::new(upstream);
-        talk.send(startup.packet()).await.map_err(DialError::Talk)?;
-        prove(&mut talk, password).await?;
+        prove(&mut talk, startup, password).await?;
         let greeting = greeting(&mut talk).await?;
         Ok((talk, greeting))
     };
     timeout(LOGIN_WITHIN, greeting).await.map_err(|late| DialError::Talk(late.into()))?
 }
 
-async fn prove(talk: &mut Talk, password: &str) -> Result<(), DialError> {
+/// The first proof goes out with the start-up packet, before the database asks for it: one round trip less, which
+/// between regions is a fifth of a second.
+async fn prove(talk: &mut Talk, startup: &Startup, password: &str) -> Result<(), DialError> {
+    let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+    let mut out = BytesMut::from(startup.packet());
+    frontend::sasl_initial_response(MECHANISM, scram.message(), &mut out).map_err(DialError::Talk)?;
+    talk.send(&out).await.map_err(DialError::Talk)?;
     let offered = expect(talk, SASL).await?;
     if !offered.split(|byte| *byte == 0).any(|mechanism| mechanism == MECHANISM.as_bytes()) {
         return Err(DialError::Weak);
     }
-    let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-    let mut out = BytesMut::new();
-    frontend::sasl_initial_response(MECHANISM, scram.message(), &mut out).map_err(DialError::Talk)?;
-    talk.send(&out).await.map_err(DialError::Talk)?;
     scram.update(&expect(talk, SASL_CONTINUE).await?).map_err(DialError::Talk)?;
     out.clear();
     frontend::sasl_response(scram.message(), &mut out).map_err(DialError::Talk)?;
