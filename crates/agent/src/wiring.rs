@@ -328,6 +328,7 @@ impl Parts {
         let away = lease::keep_leader_away(store.clone(), region.clone(), nearest, plan.clone(), end.clone());
         part("care for the lease store's leader", Box::pin(away));
 
+        let (acknowledge, acknowledged) = watch::channel(Acknowledge::Open);
         let gate = GateConfig {
             region: region.clone(),
             write: ports.write_gate,
@@ -338,7 +339,7 @@ impl Parts {
             app: Account { name: database.app_user.clone(), password: database.app_password.clone() },
             secret: EpochSecret::new(&peer_secret),
             reader: Account { name: database.read_user.clone(), password: database.read_password.clone() },
-            acknowledge: watch::channel(Acknowledge::Open).1,
+            acknowledge: acknowledged,
             hold: topology.routing.hold_writes,
             limits: GateLimits::default(),
         };
@@ -355,6 +356,7 @@ impl Parts {
             secret: EpochSecret::new(&peer_secret),
             peers: addresses(|peer| peer.database),
             commit: topology.database.commit,
+            acknowledge,
             exclude_tables: topology.database.exclude_tables.clone(),
             ledger_path: data_dir.join(LEDGER_FILE),
             stranded,

@@ -81,7 +81,7 @@ fn cases() -> Vec<(Code, String, usize)> {
         (Code::NothingToRun, service("{ replicas: { min: 1 } }"), 3),
         (Code::BadReplicas, service("{ command: x, replicas: { min: 3, max: 2 } }"), 3),
         (Code::EngineTooOld, database("{ engine: postgres, version: \"14\" }"), 4),
-        (Code::CommitNotYet, database("{ engine: postgres, commit: { bounded: 500ms } }"), 4),
+        (Code::CommitCannotWait, database("{ engine: postgres, commit: { bounded: 50ms } }"), 4),
         (Code::PatternNotYet, base("pattern: active-active"), 5),
         (Code::ResidencyNotYet, base("residency: { ru_pd: { store: [ru] } }"), 5),
         (Code::NoCommand, service("{ image: shop }"), 3),
@@ -169,15 +169,13 @@ fn a_full_spec_is_read_whole() {
 fn a_promise_of_safety_that_cannot_be_kept_is_refused_not_ignored() {
     let text = FULL
         .replace("objectives: {", "objectives: { rpo: 0s,")
-        .replace("commit: async", "commit: remote")
         .replace("pattern: read-replicas", "pattern: active-active")
         + "residency: { ru_pd: { store: [ru] } }\n";
     let errors: Vec<Code> = match spec::load("isles.yaml", &text) {
         Ok(_) => panic!("it was accepted"),
         Err(errors) => errors.iter().filter(|f| f.is_error()).map(spec::Finding::code).collect(),
     };
-    let expected =
-        [Code::PatternNotYet, Code::RecoveryPointImpossible, Code::CommitNotYet, Code::ResidencyNotYet];
+    let expected = [Code::PatternNotYet, Code::RecoveryPointImpossible, Code::ResidencyNotYet];
     assert_eq!(errors, expected);
 }
 

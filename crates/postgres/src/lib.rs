@@ -6,6 +6,7 @@
 
 mod admission;
 mod bookkeeping;
+mod bounded;
 mod crash;
 mod error;
 mod fence;

@@ -22,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
 use crate::{
-    crash,
+    bounded, crash,
     error::DatabaseError,
     fence,
     findings::Findings,
+    gate::Acknowledge,
     ledger,
     link::{Link, Purpose},
     measure, probe, reconcile, standbys,
@@ -46,6 +47,8 @@ pub struct PostgresConfig {
     pub commit: Commit,
     /// Tables that do not replicate: bare names or `schema.name`.
     pub exclude_tables: Vec<String>,
+    /// Whether the gate may let acknowledgements pass: set here, obeyed there.
+    pub acknowledge: watch::Sender<Acknowledge>,
     /// Where writes that only this region held are kept (JSON lines, mode 0600).
     pub ledger_path: PathBuf,
     /// How many writes the ledger holds; kept up to date for whoever shows it.
@@ -102,13 +105,15 @@ pub async fn run(
     let (promoted_in, promoted) = watch::channel(None);
     let (sample_in, samples) = watch::channel(None);
     let (standbys_in, followers) = watch::channel(Standbys::default());
+    let (known_in, known) = watch::channel(Standbys::default());
     let (died_in, died) = watch::channel(None);
     let work = async {
         tokio::join!(
             obey(plans.clone(), order_in, stop.clone()),
             fence::run(world.clone(), orders.clone(), promoted.clone(), died.clone(), stop.clone()),
-            standbys::run(world.clone(), orders.clone(), promoted, standbys_in, stop.clone()),
-            probe::run(world.clone(), facts.clone(), (samples, followers), died_in, stop.clone()),
+            standbys::run(world.clone(), orders.clone(), promoted.clone(), standbys_in, stop.clone()),
+            bounded::run(world.clone(), orders.clone(), promoted, followers, known_in, stop.clone()),
+            probe::run(world.clone(), facts.clone(), (samples, known), died_in, stop.clone()),
             crash::run(world.clone(), plans, died, facts, stop.clone()),
             measure::run(world.clone(), orders.clone(), sample_in, stop.clone()),
             reconcile::run(world.clone(), orders, promoted_in, stop.clone()),

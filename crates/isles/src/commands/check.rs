@@ -5,6 +5,7 @@ use std::{fmt::Write as _, io::Write as _};
 use isles_model::{
     Topology, rtt,
     spec::{self, Checked, Findings, show_duration},
+    topology::Commit,
 };
 use serde_json::{Value, json};
 
@@ -102,7 +103,13 @@ fn failover(text: &mut String, topology: &Topology) {
     }
     row(
         "acknowledged writes in an outage",
-        "those not yet replicated are lost, counted and listed".to_owned(),
+        match topology.database.commit {
+            Commit::Async => "those not yet replicated are lost, counted and listed".to_owned(),
+            Commit::Bounded(bound) => {
+                format!("those of the last {} may be lost, counted and listed", show_duration(bound))
+            }
+            Commit::Remote => "none is lost: another region has each of them".to_owned(),
+        },
     );
     let _ =
         writeln!(text, "These are plans from typical distances. A drill measures: isles drill region-outage");

@@ -99,8 +99,8 @@ codes! {
     BadReplicas = 52 error,
     /// PostgreSQL is too old.
     EngineTooOld = 53 error,
-    /// A commit mode this version cannot keep.
-    CommitNotYet = 54 error,
+    /// Commits cannot wait as asked.
+    CommitCannotWait = 54 error,
     /// A pattern this version cannot keep.
     PatternNotYet = 55 error,
     /// Residency rules this version cannot keep.

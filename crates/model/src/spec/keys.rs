@@ -160,7 +160,7 @@ const QUORUM: &[Key] = &[
 const DATABASE: &[Key] = &[
     required("engine", Shape::Choice(&["postgres", "aurora-postgresql"]), "The database engine."),
     optional("version", Shape::Literal, "The major version, 15 or newer. Default: what is installed."),
-    optional("commit", COMMIT, "When a commit counts; only async is in this version. Default: async."),
+    optional("commit", COMMIT, "When an acknowledged commit may count on another region. Default: async."),
     optional(
         "exclude_tables",
         Shape::List(&Shape::Text),

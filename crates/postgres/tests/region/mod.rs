@@ -96,6 +96,7 @@ impl Region {
             commit: Commit::Remote,
             exclude_tables: exclude.iter().map(|table| (*table).to_owned()).collect(),
             ledger_path: cluster.file("ledger.jsonl"),
+            acknowledge: watch::channel(isles_postgres::gate::Acknowledge::Open).0,
             stranded: Arc::default(),
         };
         let begun = Instant::now();

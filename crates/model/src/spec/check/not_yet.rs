@@ -1,7 +1,7 @@
 //! Rules about what this version cannot do: a promise of safety is refused, anything else is kept and said.
 
 use super::Check;
-use crate::spec::{codes::Code, tree::Value};
+use crate::spec::codes::Code;
 
 /// Keys that are read and kept, and have no effect in this version, with what they are waiting for.
 const LATER: [(&[&str], &str); 8] = [
@@ -17,7 +17,6 @@ const LATER: [(&[&str], &str); 8] = [
 
 pub(super) fn rules(check: &mut Check<'_>) {
     one_writer_only(check);
-    commits_do_not_wait(check);
     no_residency(check);
     for (path, missing) in LATER {
         say_if_given(check, path, missing);
@@ -48,19 +47,6 @@ fn one_writer_only(check: &mut Check<'_>) {
         let help = "Use `pattern: read-replicas`: every region answers reads, and forwards writes to one.";
         check.add(Code::PatternNotYet, check.at(&path), message, help);
     }
-}
-
-fn commits_do_not_wait(check: &mut Check<'_>) {
-    let path = ["database", "commit"];
-    let mode = match check.written(&path).0.map(|node| &node.value) {
-        Some(Value::Text(word)) if word == "remote" || word == "bounded" => word.as_str(),
-        Some(Value::Map(_)) => "bounded",
-        _ => return,
-    };
-    let message = format!("this version cannot keep what `commit: {mode}` promises");
-    let help = "Use `commit: async`: a commit counts when the writer has it, and every write that an outage loses is \
-                counted and listed.";
-    check.add(Code::CommitNotYet, check.at(&path), message, help);
 }
 
 fn no_residency(check: &mut Check<'_>) {

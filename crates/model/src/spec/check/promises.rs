@@ -1,5 +1,7 @@
 //! Rules about promises: an objective that the settings cannot keep is refused before anything runs.
 
+use std::time::Duration;
+
 use super::Check;
 use crate::{
     spec::{
@@ -7,12 +9,16 @@ use crate::{
         duration::show,
         objectives::{failover_budget, round_trip},
     },
-    topology::WriteRouting,
+    topology::{Commit, WriteRouting},
 };
+
+/// What a standby's database may take to confirm a commit, beside the way.
+const BOUND_ALLOWANCE: Duration = Duration::from_millis(100);
 
 pub(super) fn rules(check: &mut Check<'_>) {
     recovery_time_covers_the_failover(check);
     recovery_point_needs_waiting_commits(check);
+    commits_can_wait(check);
     a_dead_app_is_noticed_in_time(check);
     probes_do_not_overlap(check);
     dns_answers_expire_in_time(check);
@@ -44,16 +50,58 @@ fn recovery_time_covers_the_failover(check: &mut Check<'_>) {
 fn recovery_point_needs_waiting_commits(check: &mut Check<'_>) {
     let path = ["objectives", "rpo"];
     let Some(rpo) = check.topology.objectives.rpo else { return };
-    if rpo.is_zero() {
-        let message = "no loss can be promised: commits here do not wait for another region".to_owned();
-        let help = "Remove `rpo`. With `commit: async` every lost write is counted and listed, none is promised away; \
-                    a commit that waits for another region is not in this version.";
+    let kept = match check.topology.database.commit {
+        Commit::Remote => Duration::ZERO,
+        Commit::Bounded(bound) => bound,
+        Commit::Async => Duration::MAX,
+    };
+    if rpo >= kept {
+        return;
+    }
+    if rpo.is_zero() || kept != Duration::MAX {
+        let message =
+            format!("a loss of at most {} cannot be promised with this `database.commit`", show(rpo));
+        let help = "Use `commit: remote`, where every commit waits for another region, or a bound no longer than this. \
+                    Or remove `rpo`: with `commit: async` every lost write is counted and listed, none is promised away.";
         check.add(Code::RecoveryPointImpossible, check.at(&path), message, help);
     } else {
         let message = format!("a loss of at most {} is measured by drills, but not enforced", show(rpo));
-        let help =
-            "With `commit: async` the writer does not stop when replicas fall behind. Watch `isles status`.";
+        let help = "With `commit: async` the writer does not stop when replicas fall behind. Enforce it with \
+                    `commit: { bounded: … }`, or watch `isles status`.";
         check.add(Code::RecoveryPointMeasured, check.at(&path), message, help);
+    }
+}
+
+/// An acknowledgement that waits for another region needs one, and time for the way there and back.
+fn commits_can_wait(check: &mut Check<'_>) {
+    let path = ["database", "commit"];
+    let commit = check.topology.database.commit;
+    if commit == Commit::Async {
+        return;
+    }
+    let regions: Vec<_> = check.topology.region_names().collect();
+    if regions.len() < 2 {
+        let message = "commits are to wait for another region, and there is none".to_owned();
+        let help = "Add a second region (and a witness), or use `commit: async`.";
+        check.add(Code::CommitCannotWait, check.at(&path), message, help);
+        return;
+    }
+    let nearest = |from| regions.iter().filter(|to| **to != from).map(|to| round_trip(from, to)).min();
+    let farthest = regions.iter().filter_map(|from| nearest(*from)).max().unwrap_or_default();
+    let least = farthest * 2 + BOUND_ALLOWANCE;
+    if let Commit::Bounded(bound) = commit
+        && bound < least
+    {
+        let message = format!(
+            "a bound of {} is shorter than the way to another region takes: acknowledgements would wait all the time",
+            show(bound)
+        );
+        let help = format!(
+            "Allow {} or more (two round trips to the nearest region, and {} for the databases), or use `commit: remote`.",
+            show(least),
+            show(BOUND_ALLOWANCE)
+        );
+        check.add(Code::CommitCannotWait, check.at(&path), message, help);
     }
 }
 
