@@ -1,8 +1,14 @@
 //! Mends a lab that a drill has left broken, by what the lab says of itself.
 
-use crate::control::{Client, ControlError, LabState, LinkCondition, PartAction, PartPhase, PartState};
+use isles_model::Because;
 
-/// Thaws, joins, starts again; sets clocks right and frees disks.
+use super::operate::{self, Order};
+use crate::{
+    control::{Client, ControlError, LabState, LinkCondition, PartAction, PartPhase, PartState, RegionState},
+    status,
+};
+
+/// Thaws, joins, starts again, sets clocks right, frees disks, undrains.
 pub(super) async fn all(lab: &Client, state: &LabState) -> Result<(), ControlError> {
     for link in &state.links {
         for (from, to, condition) in [(&link.from, &link.to, link.forth), (&link.to, &link.from, link.back)] {
@@ -39,5 +45,17 @@ pub(super) async fn all(lab: &Client, state: &LabState) -> Result<(), ControlErr
             }
         }
     }
+    for region in &state.regions {
+        if is_drained(region).await {
+            operate::order(lab, &Order::Drain { region: region.region.clone(), out: false }).await?;
+        }
+    }
     Ok(())
+}
+
+/// Whether the region's agent says so; one that says nothing is not.
+async fn is_drained(region: &RegionState) -> bool {
+    let drained = |because| matches!(because, Because::Drained | Because::NobodyElse);
+    let Ok(seen) = status::snapshot(region.control).await else { return false };
+    seen.plan.serve.iter().any(|own| own.region == region.region && drained(own.because))
 }

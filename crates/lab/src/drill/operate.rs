@@ -8,6 +8,9 @@ use crate::control::{Client, ControlError};
 /// The most of a command's complaint that is repeated, in characters.
 const SAID_CHARS_MAX: usize = 400;
 
+/// The exit code of an order that was taken and is not carried out yet: what comes of it is for the drill to judge.
+const ORDERED_NOT_DONE: i32 = 1;
+
 /// What an operator orders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -35,17 +38,23 @@ impl Order {
     }
 }
 
-/// Runs `isles` with the lab's spec and waits until it has done what was ordered.
+/// Runs `isles` with the lab's spec and waits until it has done what was ordered, or for as long as it waits itself.
 pub(crate) async fn order(lab: &Client, order: &Order) -> Result<(), ControlError> {
     let spec = lab.state().await?.spec;
     let mut command = Command::new("/proc/self/exe");
-    command.arg("-f").arg(spec).args(["--yes", "--quiet"]).args(order.words()).kill_on_drop(true);
+    command.arg("-f").arg(spec).arg("--yes").args(order.words()).kill_on_drop(true);
     command.stdin(std::process::Stdio::null());
     let output = command.output().await.map_err(ControlError::Talk)?;
-    if output.status.success() {
+    if output.status.code().is_some_and(|code| code <= ORDERED_NOT_DONE) {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said: String = said.trim().chars().take(SAID_CHARS_MAX).collect();
+    let said = format!(
+        "{} {}",
+        String::from_utf8_lossy(&output.stdout).trim(),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    // Its last words say why.
+    let skipped = said.chars().count().saturating_sub(SAID_CHARS_MAX);
+    let said: String = said.chars().skip(skipped).collect();
     Err(ControlError::Refused(format!("`isles {}` failed: {said}", order.words().join(" "))))
 }

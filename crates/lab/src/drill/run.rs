@@ -295,6 +295,7 @@ impl<S: Fn(&str) + Sync> Attempt<'_, S> {
             rto_writes_ms: history.rto_writes(fault, &self.cast.writers).map(whole_ms),
             reads_after_heal_ms: after_heal(history.rto_reads(healed, &self.cast.readers)),
             writes_after_heal_ms: after_heal(history.rto_writes(healed, &self.cast.writers)),
+            longest_pause_ms: Some(whole_ms(history.longest_pause(fault.at))),
             pause_ms: planned.then(|| whole_ms(history.longest_pause(fault.at))),
             acknowledged: history.acknowledged(),
             lost: numbers.into_iter().collect(),

@@ -112,8 +112,9 @@ impl Stage {
             Deed::Failback => operate::order(&self.lab, &Order::Failback).await?,
             Deed::Drain { who, out } => {
                 for region in self.roles.meant(who, false) {
-                    operate::order(&self.lab, &Order::Drain { region: region.clone(), out: *out }).await?;
-                    self.note(Broken::Drained(region), *out);
+                    // Because an order that seems to have failed may have been taken.
+                    self.note(Broken::Drained(region.clone()), *out);
+                    operate::order(&self.lab, &Order::Drain { region, out: *out }).await?;
                 }
             }
             Deed::Heal => self.heal().await?,
@@ -240,8 +241,8 @@ pub(crate) fn told(deed: &Deed, roles: &Roles) -> (Cow<'static, str>, Vec<Region
             (DrillPart::Postgres, PartVerb::Start) => "database started again",
             (DrillPart::Agent, PartVerb::Kill | PartVerb::Crash) => "agent killed",
             (DrillPart::Agent, PartVerb::Start) => "agent started again",
-            (DrillPart::Etcd, PartVerb::Kill | PartVerb::Crash) => "lease store member killed",
-            (DrillPart::Etcd, PartVerb::Start) => "lease store member started",
+            (DrillPart::Etcd, PartVerb::Kill | PartVerb::Crash) => "etcd member killed",
+            (DrillPart::Etcd, PartVerb::Start) => "etcd member started again",
             (DrillPart::App, PartVerb::Kill | PartVerb::Crash) => "app killed",
             (DrillPart::App, PartVerb::Start) => "app started again",
             (_, PartVerb::Freeze | PartVerb::Thaw) => return (deed.to_string().into(), Vec::new()),

@@ -115,6 +115,9 @@ pub struct Run {
     pub writes_after_heal_ms: Option<u64>,
     /// How long writes paused in a planned change, in milliseconds; `null`: this was no planned change.
     pub pause_ms: Option<u64>,
+    /// The longest time without an acknowledgement anywhere since the fault, in milliseconds: a fault may bite late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_pause_ms: Option<u64>,
     /// Acknowledged numbered writes.
     pub acknowledged: usize,
     /// The acknowledged writes that are gone, by number.

@@ -52,8 +52,8 @@ impl Report {
                 writeln!(f, "  {what:<6} back      {}   counted from the last act", time(after))?;
             }
         }
-        if run.pause_ms.is_some() {
-            writeln!(f, "  writes paused    {}", time(run.pause_ms))?;
+        if run.longest_pause_ms.is_some() {
+            writeln!(f, "  writes paused    {}   at most, anywhere", time(run.longest_pause_ms))?;
         }
         let lost = run.lost.len();
         let promise =
