@@ -281,6 +281,7 @@ mod tests {
             rtts: BTreeMap::new(),
             database_grace: SECOND,
             commit: isles_model::topology::Commit::Async,
+            failsafe: false,
         };
         Helm::new(config, 1, Moment::ZERO)
     }

@@ -110,6 +110,8 @@ impl Steering {
             | Fact::LeaseStoreSilent
             | Fact::CommitsEnd { .. }
             | Fact::PeerSilent { .. }
+            | Fact::PromiseAsked(_)
+            | Fact::Promised { .. }
             | Fact::Stopping => {}
         }
         self.helm.observe(now, fact);

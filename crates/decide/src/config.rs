@@ -59,6 +59,8 @@ pub struct HelmConfig {
     pub database_grace: Duration,
     /// What the acknowledgement of a commit waits for.
     pub commit: Commit,
+    /// Whether the holder goes on while the lease store is silent, by the promise of all others.
+    pub failsafe: bool,
 }
 
 impl HelmConfig {
@@ -79,6 +81,7 @@ impl HelmConfig {
             rtts,
             database_grace: DATABASE_GRACE,
             commit: topology.database.commit,
+            failsafe: topology.quorum.failsafe,
         }
     }
 

@@ -5,14 +5,16 @@
 use std::{collections::BTreeMap, mem, time::Duration};
 
 use isles_model::{
-    Because, CommitOrder, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, Fact, LeaseKey, LeaseOrder,
-    LeaseOutcome, LeaseState, Moment, Plan, RegionName, RegionReport, Writes, snapshot::PeerSnapshot,
+    AttemptId, Because, CommitOrder, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, Fact, LeaseKey,
+    LeaseOrder, LeaseOutcome, LeaseState, Moment, Plan, PromiseRequest, RegionName, RegionReport, Writes,
+    snapshot::PeerSnapshot,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     HelmConfig, answers,
     hold::{Answer, Hold, Tenure},
+    promise::Promises,
     right::{Situation, Step},
     view::View,
 };
@@ -33,6 +35,9 @@ pub struct Decision {
     pub plan: Plan,
     /// A compare-and-put to send now; its outcome comes back as [`Fact::LeaseAnswered`].
     pub lease: Option<LeaseOrder>,
+    /// To be asked of every other region now; each consent comes back as [`Fact::Promised`]. One that has not been
+    /// sent when the next comes may be left out.
+    pub ask: Option<PromiseRequest>,
     /// Tick again no later than this, even if no fact comes.
     pub next: Moment,
     /// Why the right to write is where it is, as seen from here.
@@ -46,6 +51,7 @@ pub struct Helm {
     incarnation: u64,
     view: View,
     hold: Hold,
+    promises: Promises,
     inbox: Vec<Answer>,
 }
 
@@ -53,36 +59,71 @@ impl Helm {
     /// A helm that knows nothing yet. `incarnation` differs between two runs of the same agent.
     pub fn new(config: HelmConfig, incarnation: u64, now: Moment) -> Self {
         let view = View::new(&config, now);
-        Self { config, incarnation, view, hold: Hold::default(), inbox: Vec::new() }
+        Self {
+            config,
+            incarnation,
+            view,
+            hold: Hold::default(),
+            promises: Promises::default(),
+            inbox: Vec::new(),
+        }
     }
 
     /// Takes in one fact, received at `now` of this agent's own clock.
     pub fn observe(&mut self, now: Moment, fact: Fact) {
-        if let Fact::LeaseAnswered { attempt, outcome } = fact {
-            if let LeaseOutcome::Stored(revision) = outcome
-                && let Some(value) = self.hold.value_of(attempt)
-            {
-                self.view.see_lease(now, Some(value.clone()), revision);
+        match fact {
+            Fact::LeaseAnswered { attempt, outcome } => self.hear_answer(now, attempt, outcome),
+            Fact::PromiseAsked(request) => {
+                self.promises.consider(now, &self.config, &self.view, &self.hold, request);
             }
-            if self.inbox.len() == INBOX_MAX {
-                self.inbox.remove(0);
-            }
-            self.inbox.push(Answer { attempt, outcome, sightings: self.view.sightings });
-        } else {
-            self.view.take(now, fact);
+            Fact::Promised { region, epoch, asked_at } => self.promises.receive(region, epoch, asked_at),
+            fact => self.view.take(now, fact),
         }
+    }
+
+    fn hear_answer(&mut self, now: Moment, attempt: AttemptId, outcome: LeaseOutcome) {
+        if let LeaseOutcome::Stored(revision) = outcome
+            && let Some(value) = self.hold.value_of(attempt)
+        {
+            self.view.see_lease(now, Some(value.clone()), revision);
+        }
+        if self.inbox.len() == INBOX_MAX {
+            self.inbox.remove(0);
+        }
+        self.inbox.push(Answer { attempt, outcome, sightings: self.view.sightings });
+    }
+
+    /// Whether this request was consented to. Asked right after [`Fact::PromiseAsked`] with it was observed.
+    pub fn promised(&self, request: &PromiseRequest) -> bool {
+        self.promises.gave(request)
     }
 
     /// Decides what should be from `now` on.
     pub fn tick(&mut self, now: Moment) -> Decision {
         let answers = mem::take(&mut self.inbox);
+        let ttl = self.key_ttl();
+        if let Some(epoch) = self.hold.tenure().map(|tenure| tenure.epoch)
+            && let Some(since) = self.promises.all_since(&self.config, epoch)
+        {
+            self.hold.prolong(since.plus(self.config.usable(ttl)));
+        }
         self.hold.settle(now, &self.view, &self.config, answers);
         let step = self.situation(now).step();
         let lease = step
             .put
             .clone()
             .map(|(purpose, value)| self.hold.put(now, &self.view, &self.config, purpose, value));
-        Decision { plan: self.plan(now, &step), lease, next: self.next(now, &step), because: step.because }
+        if lease.as_ref().is_some_and(|order| order.value.ttl < ttl) {
+            self.promises.shorten(now);
+        }
+        let ask = self.promises.ask(now, &self.config, &self.hold, ttl);
+        Decision {
+            plan: self.plan(now, &step),
+            lease,
+            ask,
+            next: self.next(now, &step),
+            because: step.because,
+        }
     }
 
     /// The lease key as last seen, and when its last change was received.
@@ -113,8 +154,15 @@ impl Helm {
         self.view.peers.iter().map(|(region, peer)| (region.clone(), snapshot(peer))).collect()
     }
 
+    /// How long the right lasts by the key.
+    fn key_ttl(&self) -> Duration {
+        let key = self.view.lease.as_ref().and_then(|lease| lease.key.as_ref());
+        key.map_or(self.config.ttl, |key| key.ttl)
+    }
+
     fn situation(&self, now: Moment) -> Situation<'_> {
-        Situation { config: &self.config, view: &self.view, hold: &self.hold, now }
+        let promised = self.promises.kept_until();
+        Situation { config: &self.config, view: &self.view, hold: &self.hold, promised, now }
     }
 
     fn plan(&self, now: Moment, step: &Step) -> Plan {
@@ -213,7 +261,8 @@ impl Helm {
     }
 
     fn lease_end(&self) -> Moment {
-        self.view.lease.as_ref().map_or(Moment::ZERO, |lease| lease.ends(&self.config))
+        let lapses = self.view.lease.as_ref().map_or(Moment::ZERO, |lease| lease.ends(&self.config));
+        lapses.max(self.promises.kept_until())
     }
 
     fn next(&self, now: Moment, step: &Step) -> Moment {
@@ -221,6 +270,7 @@ impl Helm {
             step.wake,
             self.hold.tenure().map(|tenure| tenure.until),
             self.hold.gives_up_at(&self.config),
+            self.promises.due(&self.config, &self.hold),
             self.view.stale_at(now),
             self.view.down_since.map(|down| down.plus(self.config.database_grace)),
         ];

@@ -95,6 +95,21 @@ impl Hold {
         self.held
     }
 
+    /// When the last put was emitted that prolonged the right.
+    pub(crate) fn renewed(&self) -> Moment {
+        self.renewed
+    }
+
+    /// Whether a claim is under way or may yet be stored.
+    pub(crate) fn claims(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.purpose == Purpose::Claim)
+    }
+
+    /// The right lasts at least until then: every other region has promised it.
+    pub(crate) fn prolong(&mut self, until: Moment) {
+        self.tenure = self.tenure.map(|tenure| Tenure { until: tenure.until.max(until), ..tenure });
+    }
+
     /// When the next renewal is due.
     pub(crate) fn renewal_due(&self, config: &HelmConfig) -> Moment {
         self.renewed.max(self.last_put).plus(config.renew_every)
@@ -132,10 +147,28 @@ impl Hold {
         {
             self.give_up(index);
         }
-        self.attempts.retain(|attempt| attempt.waiting || now < deadline(attempt, config));
+        self.forget(now, view, config);
         if self.tenure.is_some_and(|tenure| now >= tenure.until || !is_own(view, config, tenure.epoch)) {
             self.tenure = None;
         }
+    }
+
+    /// Forgets attempts whose right has ended. One that names another standby and may yet be stored is kept: a store
+    /// that was silent for long may have it still. Of several alike the newest is enough.
+    fn forget(&mut self, now: Moment, view: &View, config: &HelmConfig) {
+        let revision = view.lease.as_ref().map(|lease| lease.revision);
+        let all: Vec<Attempt> = std::mem::take(&mut self.attempts);
+        let newer = |index: usize, attempt: &Attempt| {
+            all[index + 1..].iter().any(|later| {
+                later.expected == attempt.expected && later.value.successor == attempt.value.successor
+            })
+        };
+        let kept = |(index, attempt): (usize, &Attempt)| {
+            let possible = Some(attempt.expected) == revision && attempt.purpose == Purpose::Renew;
+            let matters = attempt.waiting || now < deadline(attempt, config);
+            (matters || possible && !newer(index, attempt)).then(|| attempt.clone())
+        };
+        self.attempts = all.iter().enumerate().filter_map(kept).collect();
     }
 
     fn take_answer(&mut self, answer: &Answer, view: &View, config: &HelmConfig) {

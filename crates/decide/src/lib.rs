@@ -11,6 +11,7 @@ pub mod foresee;
 mod handover;
 mod helm;
 mod hold;
+mod promise;
 mod right;
 mod standby;
 mod view;

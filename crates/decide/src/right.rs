@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use isles_model::{
-    Because, Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Moment, Revision, Successor,
+    Because, Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Lineage, Moment, Revision,
+    Successor, topology::Commit,
 };
 
 use crate::{
@@ -45,6 +46,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) config: &'a HelmConfig,
     pub(crate) view: &'a View,
     pub(crate) hold: &'a Hold,
+    /// Until when this region has promised to claim nothing.
+    pub(crate) promised: Moment,
     pub(crate) now: Moment,
 }
 
@@ -122,6 +125,9 @@ impl<'a> Situation<'a> {
         if self.drained_alone() {
             step.because = Because::NobodyElse;
         }
+        if self.now >= self.hold.renewed().plus(self.config.usable(key.ttl)) {
+            step.because = Because::HoldsByPromise;
+        }
         if (self.now >= due || name.is_some()) && self.hold.may_put(self.view) {
             let unrest = self.hold.unrest(self.now, self.view, key);
             let value = LeaseKey {
@@ -171,6 +177,9 @@ impl<'a> Situation<'a> {
             let because = if quiet { Because::WaitingForLeaseEnd } else { Because::LeaseElsewhere };
             return Step::wait_until(because, free);
         }
+        if held && now < self.bound_until(key) {
+            return Step::wait_until(Because::Promised, self.bound_until(key));
+        }
         if view.stopping.is_some() {
             return Step::wait(Because::Draining);
         }
@@ -191,6 +200,13 @@ impl<'a> Situation<'a> {
             return Step::wait(Because::LeaseStoreSilent);
         }
         self.put_claim(key, view.newest.next())
+    }
+
+    /// Until when a promise binds this region, given in this run or perhaps in the one before it.
+    fn bound_until(self, key: Option<&LeaseKey>) -> Moment {
+        let ttl = key.map_or(self.config.ttl, |key| key.ttl);
+        let before = if self.config.failsafe { self.view.started.plus(ttl) } else { Moment::ZERO };
+        before.max(self.promised)
     }
 
     /// Whether this region may take the right over at all, once it is free. An order to take it in spite of what may
@@ -217,7 +233,14 @@ impl<'a> Situation<'a> {
         if view.orders.0.maintenance && !last {
             return Err(Because::Maintenance);
         }
-        match key.map(|key| &key.successor) {
+        let known = key.filter(|key| key.epoch == view.newest).map(|key| &key.successor);
+        match known {
+            // Because nobody knows whom the lost key named, only who wrote last can have every write.
+            None if self.config.commit != Commit::Async => {
+                let wrote = Lineage { epoch: view.newest, wrote: true };
+                let own = view.database.as_ref().map(|own| own.lineage);
+                if own == Some(wrote) { Ok(()) } else { Err(Because::NotTheStandby) }
+            }
             Some(Successor::Only { region }) if *region != config.region && !last => {
                 Err(Because::NotTheStandby)
             }
@@ -229,7 +252,9 @@ impl<'a> Situation<'a> {
     /// When the turn of this region comes. Whom the key or an order names waits for nobody.
     fn turn(self, key: Option<&LeaseKey>) -> Result<elect::Turn, Because> {
         let named = Successor::Only { region: self.config.region.clone() };
-        if self.view.forced() == Some(&self.config.region) || key.is_some_and(|key| key.successor == named) {
+        // Because a right that was given back goes to its heir first, the standby gives way to that one.
+        let first = |key: &LeaseKey| key.successor == named && key.state == LeaseState::Held;
+        if self.view.forced() == Some(&self.config.region) || key.is_some_and(first) {
             return Ok(elect::Turn { after: Duration::ZERO, because: Because::Claiming });
         }
         elect::turn(self.config, self.view, self.now, key)

@@ -113,7 +113,7 @@ impl View {
         }
     }
 
-    /// Takes one fact in. An answer to a put is the helm's to take.
+    /// Takes one fact in. An answer to a put, and what concerns promises, is the helm's to take.
     pub(crate) fn take(&mut self, now: Moment, fact: Fact) {
         match fact {
             Fact::LeaseSeen { key, revision } => {
@@ -121,7 +121,7 @@ impl View {
                 self.see_lease(now, key, revision);
             }
             Fact::LeaseStoreSilent => self.store_silent = true,
-            Fact::LeaseAnswered { .. } => {}
+            Fact::LeaseAnswered { .. } | Fact::PromiseAsked(_) | Fact::Promised { .. } => {}
             Fact::Database(report) => self.see_database(now, report),
             Fact::CommitsEnd { position } => {
                 if self.down_since.is_some() {

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AttemptId, Epoch, LeaseKey, Lsn, Orders, RegionName, Revision};
+use crate::{AttemptId, Epoch, LeaseKey, Lsn, Moment, Orders, RegionName, Revision};
 
 /// One observation. The moment of observing travels beside it (`Helm::observe(now, fact)`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,9 +60,40 @@ pub enum Fact {
         /// The peer.
         region: RegionName,
     },
+    /// The holder of the right asks this region not to claim for a while: it cannot reach the lease store. Whether it
+    /// is promised is read from the helm right after.
+    PromiseAsked(PromiseRequest),
+    /// A peer has promised not to claim, for the TTL of the request.
+    Promised {
+        /// Which.
+        region: RegionName,
+        /// The epoch of the request.
+        epoch: Epoch,
+        /// [`PromiseRequest::asked_at`] of the request: the promise counts from there.
+        asked_at: Moment,
+    },
     /// The agent has been asked to stop: give back what it holds.
     Stopping,
 }
+
+/// What a holder asks of every other region while the lease store is silent (`quorum.failsafe`), over their control
+/// ports. A region that promises claims nothing for [`Self::ttl`] from the receipt of the request on, so that the
+/// holder may go on for as long from the moment before it was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromiseRequest {
+    /// Who asks.
+    pub holder: RegionName,
+    /// Under which epoch it writes.
+    pub epoch: Epoch,
+    /// How long the promise lasts, at most [`PROMISE_MAX`].
+    pub ttl: Duration,
+    /// A moment of the holder's own clock before the request was sent. It means nothing to the other region, which
+    /// gives it back as it is.
+    pub asked_at: Moment,
+}
+
+/// The longest promise that is given.
+pub const PROMISE_MAX: Duration = Duration::from_secs(120);
 
 /// What came of a compare-and-put.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

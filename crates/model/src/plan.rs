@@ -163,6 +163,10 @@ pub enum Because {
     TooStale,
     /// Healthy, and allowed by the pattern.
     Healthy,
+    /// It has promised the holder not to take over while the lease store is silent.
+    Promised,
+    /// The lease store is silent; it writes on by the promise of every other region not to take over.
+    HoldsByPromise,
     /// Nothing is known yet.
     Starting,
 }
@@ -198,6 +202,8 @@ impl fmt::Display for Because {
             Self::Standby => "standby",
             Self::TooStale => "too far behind",
             Self::Healthy => "healthy",
+            Self::Promised => "promised the holder to wait",
+            Self::HoldsByPromise => "holds by the promise of all regions",
             Self::Starting => "starting",
         })
     }

@@ -27,6 +27,7 @@ pub(crate) fn config(region: &str) -> HelmConfig {
         rtts: [("eu", 76), ("us", 80), ("ap", 172)].map(|(peer, rtt)| (name(peer), ms(rtt))).into(),
         database_grace: ms(1_000),
         commit: Commit::Async,
+        failsafe: false,
     }
 }
 

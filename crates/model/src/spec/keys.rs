@@ -155,6 +155,11 @@ const QUORUM: &[Key] = &[
         "A region that votes and holds no data: with two regions, the third vote.",
     ),
     optional("lease_ttl", Shape::Duration, "How long the right to write lasts. Default: from the distances."),
+    optional(
+        "failsafe",
+        Shape::Flag,
+        "While the lease store is lost, the writer goes on as long as every other region promises not to take over. Default: false.",
+    ),
 ];
 
 const DATABASE: &[Key] = &[

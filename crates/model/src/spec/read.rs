@@ -46,7 +46,7 @@ pub(super) fn conform(node: &Node, shape: &Shape, path: &str, findings: &mut Vec
             let message = format!("`{path}: {number}` has no unit");
             add(Code::BadDuration, message, format!("Write `{number}s` or `{number}ms`."));
         }
-        (Value::Flag(_) | Value::Number(_), Shape::Literal) => {}
+        (Value::Flag(_) | Value::Number(_), Shape::Literal) | (Value::Flag(_), Shape::Flag) => {}
         (value, _) => {
             let place = if path.is_empty() { "the spec".to_owned() } else { format!("`{path}`") };
             let message = format!("{place} is {}, not {}", form(value), shape.expected());
@@ -157,6 +157,10 @@ fn wrong_text(text: &str, shape: &Shape, path: &str) -> Option<(Code, String, St
             let help = format!("Write a number without quotes, as in `{}`.", shape.example());
             Some((Code::WrongType, format!("`{path}` is the text `{text}`, not a whole number"), help))
         }
+        Shape::Flag => {
+            let help = format!("Write it without quotes: `{}`.", shape.example());
+            Some((Code::WrongType, format!("`{path}` is the text `{text}`, not true or false"), help))
+        }
         Shape::Name
         | Shape::Region
         | Shape::Host
@@ -180,6 +184,7 @@ fn wrong_type_help(value: &Value, shape: &Shape, path: &str) -> String {
         (Value::Number(_), Shape::Name | Shape::Region) => {
             format!("A name begins with a letter, as in `{key}: {}`.", shape.example())
         }
+        (Value::Number(_), Shape::Flag) => format!("Write it as in `{key}: {}`.", shape.example()),
         (Value::Number(written), _) if is_single(shape) => format!("Put it in quotes: `\"{written}\"`."),
         (Value::Flag(flag), _) if is_single(shape) => {
             format!("If the word is meant, put it in quotes: `\"{flag}\"`.")

@@ -52,6 +52,7 @@ fn records(key: &'static Key, path: &str) -> Vec<(String, &'static Shape)> {
             | Shape::UrlPath
             | Shape::Endpoint
             | Shape::Count { .. }
+            | Shape::Flag
             | Shape::Duration
             | Shape::Choice(_)
             | Shape::Free => {}
@@ -74,6 +75,7 @@ fn takes(shape: &Shape) -> String {
         | Shape::Literal
         | Shape::UrlPath
         | Shape::Endpoint
+        | Shape::Flag
         | Shape::Duration
         | Shape::Record(_)
         | Shape::Free => shape.expected(),

@@ -34,6 +34,7 @@ fn of(shape: &Shape) -> Value {
         Shape::UrlPath => json!({"type": "string", "pattern": "^/[!-~]*$"}),
         Shape::Endpoint => json!({"type": "string", "pattern": "^https?://[^/?#\\s]+/?$"}),
         Shape::Count { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
+        Shape::Flag => json!({"type": "boolean"}),
         Shape::Duration => {
             json!({"type": "string", "pattern": duration::PATTERN, "examples": ["500ms", "3s", "2m", "1h"]})
         }

@@ -21,6 +21,8 @@ pub(super) enum Shape {
     Endpoint,
     /// A whole number.
     Count { min: u64, max: u64 },
+    /// `true` or `false`.
+    Flag,
     /// A length of time, see [`super::duration`].
     Duration,
     /// One of some words.
@@ -78,6 +80,7 @@ impl Shape {
             Self::UrlPath => "a path".to_owned(),
             Self::Endpoint => "a URL".to_owned(),
             Self::Count { .. } => "a whole number".to_owned(),
+            Self::Flag => "true or false".to_owned(),
             Self::Duration => "a length of time".to_owned(),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::List(_) => "a list".to_owned(),
@@ -97,6 +100,7 @@ impl Shape {
             Self::UrlPath => "/healthz".to_owned(),
             Self::Endpoint => "https://etcd-1.example.com:2379".to_owned(),
             Self::Count { min, .. } => min.max(&2).to_string(),
+            Self::Flag => "true".to_owned(),
             Self::Duration => "3s".to_owned(),
             Self::Choice(words) => words.first().copied().unwrap_or_default().to_owned(),
             Self::List(of) => format!("[{}]", of.example()),
