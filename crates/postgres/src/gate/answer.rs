@@ -20,6 +20,8 @@ pub(super) struct Refusal {
 pub(super) const CANNOT_CONNECT_NOW: &str = "57P03";
 /// `admin_shutdown`: drivers and pools drop the connection and open another.
 pub(super) const ADMIN_SHUTDOWN: &str = "57P01";
+/// `statement_completion_unknown`.
+pub(super) const COMPLETION_UNKNOWN: &str = "40003";
 /// `crash_shutdown`.
 const CRASH_SHUTDOWN: &str = "57P02";
 /// `too_many_connections`.

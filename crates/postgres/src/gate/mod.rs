@@ -33,6 +33,7 @@ mod session_state;
 mod sessions;
 mod statement;
 mod talk;
+mod unconfirmed;
 mod upstream;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    answer::{ADMIN_SHUTDOWN, Refusal},
+    answer::{ADMIN_SHUTDOWN, COMPLETION_UNKNOWN, Refusal},
     frame::Frames,
     keys::{self, Keys, Remembered},
     login::Greeting,
@@ -22,6 +22,7 @@ use super::{
     pipe::{PIPE_BYTES, Pipe},
     repoint::news,
     session_state::SessionState,
+    unconfirmed::Unconfirmed,
     upstream::Upstream,
 };
 
@@ -35,6 +36,8 @@ pub(super) enum Closed {
     ClientLeft,
     /// The database hung up.
     DatabaseLeft,
+    /// The database let a commit go that no other region had confirmed.
+    Unconfirmed,
     /// This region may not write any more, or writes under another epoch.
     RightLapsed,
     /// The region that writes is another one now.
@@ -67,6 +70,7 @@ impl Closed {
         match self {
             Self::ClientLeft => "client_left",
             Self::DatabaseLeft => "database_left",
+            Self::Unconfirmed => "unconfirmed",
             Self::RightLapsed => "right_lapsed",
             Self::WriterMoved => "writer_moved",
             Self::HeldTooLong => "held_too_long",
@@ -86,6 +90,11 @@ impl Closed {
     fn farewell(self, pinned: Option<&str>) -> Option<Refusal> {
         let unknown =
             "the right to write moved; the outcome of an unanswered statement is unknown".to_owned();
+        if self == Self::Unconfirmed {
+            let message = "the wait for another region was cancelled: the commit is on one disk, and may be lost with it";
+            let hint = "Treat the outcome as unknown.";
+            return Some(Refusal { code: COMPLETION_UNKNOWN, message: message.to_owned(), hint });
+        }
         let (message, hint) = match (self, pinned) {
             (Self::RightLapsed | Self::WriterMoved, Some(what)) => (
                 format!("the right to write moved; the session could not move with it because of {what}"),
@@ -129,6 +138,8 @@ pub(super) struct Behind {
     pub(super) route: Route,
     /// From the database to the client; holds the first answer at the start.
     pub(super) down: Pipe,
+    /// Looks for a commit that must not be acknowledged.
+    pub(super) unconfirmed: Unconfirmed,
     /// The cancel key under which the client reaches this backend, where the gate made one.
     pub(super) remembered: Option<Remembered>,
     /// Where it is noted otherwise, when the database's own passes through.
@@ -224,6 +235,9 @@ impl Relay {
             match behind.down.append(|space| behind.upstream.try_read(space)) {
                 Ok(Some(0)) | Err(_) => return Err(Closed::DatabaseLeft),
                 Ok(_) => {}
+            }
+            if behind.unconfirmed.is_in(behind.down.bytes()) {
+                return Err(Closed::Unconfirmed);
             }
         }
         if behind.down.is_empty() || !self.permit.acknowledges(&behind.route) {
@@ -358,6 +372,7 @@ mod tests {
             upstream,
             route: Route::Writer(Epoch(1)),
             down: Pipe::new(),
+            unconfirmed: Unconfirmed::default(),
             remembered: None,
             keys: Keys::default(),
         };

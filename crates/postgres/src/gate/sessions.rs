@@ -23,6 +23,7 @@ use super::{
     pipe::Pipe,
     relay::{Behind, Closed, Follows, Relay, refuse},
     session_state::SessionState,
+    unconfirmed::Unconfirmed,
     upstream::{self, Doors},
 };
 
@@ -186,7 +187,8 @@ impl Inner {
         let keys = self.house.keys.clone();
         let follows = Follows::Answers(Frames::default());
         let mut relay = Relay { client, permit, follows, up: Pipe::new() };
-        let behind = Behind { upstream, route, down, remembered: None, keys };
+        let unconfirmed = Unconfirmed::after(down.bytes());
+        let behind = Behind { upstream, route, down, unconfirmed, remembered: None, keys };
         let closed = relay.run(behind, stop).await;
         Ok(relay.end(closed).await)
     }
@@ -287,7 +289,7 @@ impl Inner {
         let mut down = Pipe::new();
         down.say(word)?;
         down.say(&unread)?;
-        Ok(Behind { upstream, route, down, remembered, keys })
+        Ok(Behind { upstream, route, down, unconfirmed: Unconfirmed::after(&unread), remembered, keys })
     }
 
     async fn prove(&self, client: &mut TcpStream, startup: &mut Startup) -> Result<Credential, Turned> {

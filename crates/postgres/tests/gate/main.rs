@@ -70,6 +70,37 @@ async fn a_commit_under_way_at_the_deadline_is_never_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_commit_whose_wait_for_another_region_is_cancelled_is_not_acknowledged() {
+    let cluster = Cluster::start().await;
+    let region = Region::start(cluster.socket(), Terms::default()).await;
+    region.write_here(1, 100);
+    let client = connect(region.write).await;
+    let admin = cluster.admin().await;
+    admin.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
+    admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let cancel = client.cancel_token();
+    let insert = tokio::spawn(async move {
+        // The setting comes into force a moment later: until then commits do not wait.
+        loop {
+            if let Err(error) = client.execute("INSERT INTO t VALUES (1)", &[]).await {
+                return error;
+            }
+        }
+    });
+    until("a commit waits", async || {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'SyncRep'";
+        (admin.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 1).then_some(())
+    })
+    .await;
+    // PostgreSQL itself answers this with success.
+    cancel.cancel_query(NoTls).await.unwrap();
+    let outcome = timeout(PATIENCE, insert).await.unwrap().unwrap();
+    assert_eq!(code(&outcome), "40003");
+    region.closed("unconfirmed", 1.0).await;
+}
+
+#[tokio::test]
 async fn a_session_waits_for_a_writer_and_gives_up_with_a_reason() {
     let cluster = Cluster::start().await;
     let region = Region::start(cluster.socket(), Terms::default()).await;
