@@ -99,10 +99,6 @@ metrics! {
     Maintenance = "isles_maintenance", Gauge, [];
     /// Regions that every acknowledged commit of this writer is known to be on, beside its own.
     ProtectedBy = "isles_commit_protected_by", Gauge, [];
-    /// Age of the oldest commit that a region to be waited for has not confirmed, in seconds.
-    UnconfirmedSeconds = "isles_commit_unconfirmed_seconds", Gauge, [];
-    /// Times the sentry fenced the database, because the agent had died or hung.
-    SentryFenced = "isles_sentry_fenced_total", Counter, [];
     /// Bytes of the writer's log not yet applied here.
     ReplicationLagBytes = "isles_replication_lag_bytes", Gauge, [];
     /// Age of the oldest write not yet applied here, in seconds.
