@@ -4,7 +4,7 @@
 
 mod region;
 
-use isles_model::DatabaseState;
+use isles_model::{DatabaseRole, DatabaseState};
 use region::{PATIENCE, regions};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,6 +25,26 @@ async fn a_writer_that_dies_says_where_its_commits_end() {
     // Everything had been sent: the replica reaches that end, and has every row when it does.
     us.reported(|report| report.position >= end).await;
     us.shows("SELECT count(*) FROM orders", "20").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_reboot_a_former_writer_is_fenced_until_it_is_ordered_to_write() {
+    let mut eu = regions(&["eu"]).await.pop().unwrap();
+    eu.write(1).await;
+    eu.run("CREATE TABLE orders (id bigint PRIMARY KEY)").await;
+    // The machine goes, agent and database at once, and both come back; the lease store is asked anew.
+    eu.kill_agent().await;
+    eu.cluster.kill();
+    eu.order_fence(1);
+    eu.cluster.launch();
+    assert!(eu.cluster.is_ready());
+    eu.start_agent();
+    let report = eu.reported(|report| report.state == DatabaseState::Up).await;
+    assert_eq!((report.role, report.lineage.wrote), (DatabaseRole::Fenced, true));
+    eu.shows("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'app'", "f").await;
+    assert!(eu.app().await.is_err(), "the app's role was let in");
+    eu.write(1).await;
+    eu.run("INSERT INTO orders VALUES (1)").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
