@@ -1,7 +1,7 @@
 //! The drills that come with Isles: the texts of `drills/`.
 
 /// Every one by its name, with its text.
-pub const CATALOGUE: [(&str, &str); 18] = [
+pub const CATALOGUE: [(&str, &str); 19] = [
     ("region-outage", include_str!("../../../../drills/region-outage.drill")),
     ("database-crash", include_str!("../../../../drills/database-crash.drill")),
     ("database-loss", include_str!("../../../../drills/database-loss.drill")),
@@ -16,6 +16,7 @@ pub const CATALOGUE: [(&str, &str); 18] = [
     ("disk-full", include_str!("../../../../drills/disk-full.drill")),
     ("agent", include_str!("../../../../drills/agent.drill")),
     ("agent-loss", include_str!("../../../../drills/agent-loss.drill")),
+    ("etcd", include_str!("../../../../drills/etcd.drill")),
     ("quorum", include_str!("../../../../drills/quorum.drill")),
     ("switchover", include_str!("../../../../drills/switchover.drill")),
     ("failback", include_str!("../../../../drills/failback.drill")),
