@@ -282,6 +282,7 @@ mod tests {
             database_grace: SECOND,
             commit: isles_model::topology::Commit::Async,
             failsafe: false,
+            quiet: SECOND * 600,
         };
         Helm::new(config, 1, Moment::ZERO)
     }

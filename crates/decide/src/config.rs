@@ -32,6 +32,9 @@ const UNREST_MAX: u32 = 2;
 /// By how much.
 const RESTLESS_TTL: u32 = 2;
 
+/// A tenure of such a length ends a time of unrest.
+const QUIET: Duration = Duration::from_secs(600);
+
 /// What a helm has to know before it sees its first fact.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HelmConfig {
@@ -59,6 +62,8 @@ pub struct HelmConfig {
     pub database_grace: Duration,
     /// What the acknowledgement of a commit waits for.
     pub commit: Commit,
+    /// How long a tenure has to last to end a time of unrest.
+    pub quiet: Duration,
     /// Whether the holder goes on while the lease store is silent, by the promise of all others.
     pub failsafe: bool,
 }
@@ -81,6 +86,7 @@ impl HelmConfig {
             rtts,
             database_grace: DATABASE_GRACE,
             commit: topology.database.commit,
+            quiet: QUIET,
             failsafe: topology.quorum.failsafe,
         }
     }

@@ -3,7 +3,7 @@
 //! A deadline is counted from the tick that *emitted* the successful put. Nobody can have received the change
 //! earlier than that, so nobody's TTL can end before this deadline does, clocks and margin allowing.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use isles_model::{
     AttemptId, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Moment, RegionName, Revision, Successor,
@@ -14,9 +14,6 @@ use crate::{HelmConfig, view::View};
 
 /// An attempt without an answer for this share of a TTL is given up: the link may be dead.
 const ABANDONED_AFTER_TTL_PARTS: u32 = 3;
-
-/// Without a takeover for so long, the right is quiet again.
-const QUIET: Duration = Duration::from_secs(600);
 
 /// The right to write, while it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,9 +225,9 @@ impl Hold {
 
     /// False alarms in a row, as the next renewal should say. Taking the right from a writer that was alive all along
     /// (its agent is the same as before) was one; ten quiet minutes end the row.
-    pub(crate) fn unrest(&self, now: Moment, view: &View, key: &LeaseKey) -> u32 {
+    pub(crate) fn unrest(&self, now: Moment, view: &View, config: &HelmConfig, key: &LeaseKey) -> u32 {
         let Some(tenure) = self.tenure else { return key.unrest };
-        if now >= tenure.since.plus(QUIET) {
+        if now >= tenure.since.plus(config.quiet) {
             return 0;
         }
         let alive = self.taken_from.as_ref().is_some_and(|(region, incarnation)| {

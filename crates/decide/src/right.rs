@@ -129,7 +129,7 @@ impl<'a> Situation<'a> {
             step.because = Because::HoldsByPromise;
         }
         if (self.now >= due || name.is_some()) && self.hold.may_put(self.view) {
-            let unrest = self.hold.unrest(self.now, self.view, key);
+            let unrest = self.hold.unrest(self.now, self.view, self.config, key);
             let value = LeaseKey {
                 seq: self.hold.next_seq(key),
                 ttl: self.config.ttl_after(unrest),
@@ -177,8 +177,9 @@ impl<'a> Situation<'a> {
             let because = if quiet { Because::WaitingForLeaseEnd } else { Because::LeaseElsewhere };
             return Step::wait_until(because, free);
         }
-        if held && now < self.bound_until(key) {
-            return Step::wait_until(Because::Promised, self.bound_until(key));
+        let free = if held { free.max(self.bound_until(key)) } else { free };
+        if now < free {
+            return Step::wait_until(Because::Promised, free);
         }
         if view.stopping.is_some() {
             return Step::wait(Because::Draining);

@@ -28,6 +28,7 @@ pub(crate) fn config(region: &str) -> HelmConfig {
         database_grace: ms(1_000),
         commit: Commit::Async,
         failsafe: false,
+        quiet: ms(600_000),
     }
 }
 

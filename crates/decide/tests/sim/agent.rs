@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use isles_decide::Helm;
 use isles_model::{
     AppReport, AttemptId, Because, DatabaseOrder, DatabaseReport, Epoch, Fact, LeaseKey, LeaseOrder,
-    LeaseOutcome, LeaseState, Moment, Orders, Plan, RegionReport, Revision, Writes,
+    LeaseOutcome, LeaseState, Moment, Orders, Plan, PromiseRequest, RegionReport, Revision, Successor,
+    Writes,
 };
 
 use crate::{
     clock::{Clock, MS, Micros},
+    follow::Pending,
     mutant::Mutant,
     network::End,
     store::Request,
@@ -37,7 +39,9 @@ pub(crate) enum Wake {
     DatabaseChanged,
     Write { write: u32 },
     PeerWrite { write: u32, epoch: Epoch },
-    Acknowledge { write: u32, epoch: Epoch },
+    Acknowledge { write: u32, epoch: Epoch, position: usize },
+    PromiseAsked { from: usize, incarnation: u64, request: Box<PromiseRequest> },
+    Promised { region: usize, epoch: Epoch, asked_at: Moment },
     Stop,
     Stopping,
     Exit,
@@ -73,6 +77,9 @@ pub(crate) struct Agent {
     emitted: BTreeMap<AttemptId, (Moment, Revision)>,
     polled: [Moment; 2],
     late_by: Duration,
+    orders_seen: u64,
+    /// When it last asked for promises.
+    pub(crate) asked: Moment,
     started: Micros,
 }
 
@@ -96,6 +103,8 @@ impl Agent {
             emitted: BTreeMap::new(),
             polled: [Moment::ZERO; 2],
             late_by: Duration::ZERO,
+            asked: Moment::ZERO,
+            orders_seen: 0,
             started: 0,
         }
     }
@@ -111,7 +120,7 @@ impl Agent {
 impl World {
     /// Starts a new run of an agent.
     pub(crate) fn start_agent(&mut self, region: usize) {
-        let config = self.setup.config(region);
+        let config = self.setup.config(region, self.agents[region].incarnation);
         let now = self.now;
         let agent = &mut self.agents[region];
         if agent.helm.is_some() {
@@ -128,7 +137,11 @@ impl World {
         agent.late_by = Duration::ZERO;
         agent.started = now;
         agent.polled = [agent.clock.read(now); 2];
-        agent.helm = Some(Helm::new(config, agent.incarnation, agent.clock.read(now)));
+        let mut began = agent.clock.read(now);
+        if self.setup.mutant == Some(Mutant::PromiseForgottenInRestart) && agent.incarnation > 1 {
+            began = began.minus(Duration::from_secs(60));
+        }
+        agent.helm = Some(Helm::new(config, agent.incarnation, began));
         self.note(|| format!("{region}: agent starts"));
         self.tell(region, Fact::App(AppReport { healthy: vec![true] }));
         for wake in [Wake::Poll, Wake::Probe, Wake::DatabaseProbe] {
@@ -147,7 +160,7 @@ impl World {
             Wake::LeaseRead { id, key, revision, orders: (orders, ordered) } => {
                 if self.agents[region].reading == id {
                     self.agents[region].reading = 0;
-                    self.tell(region, Fact::Orders { orders, revision: ordered });
+                    self.see_orders(region, orders, ordered);
                     self.see_lease(region, true, key, revision);
                 }
             }
@@ -181,7 +194,15 @@ impl World {
             Wake::DatabaseChanged => self.see_database(region),
             Wake::Write { write } => self.route(region, write),
             Wake::PeerWrite { write, epoch } => self.admit(region, write, Some(epoch)),
-            Wake::Acknowledge { write, epoch } => self.acknowledge(region, write, epoch),
+            Wake::Acknowledge { write, epoch, position } => {
+                self.acknowledge(region, Pending { write, epoch, incarnation, position });
+            }
+            Wake::PromiseAsked { from, incarnation, request } => {
+                self.consider_promise(region, from, incarnation, *request);
+            }
+            Wake::Promised { region: peer, epoch, asked_at } => {
+                self.see_promise(region, peer, epoch, asked_at)
+            }
             Wake::Stop => self.stop(region),
             Wake::Stopping => self.tell(region, Fact::Stopping),
             Wake::Exit => self.agents[region].kill(),
@@ -220,6 +241,10 @@ impl World {
         {
             self.check_handed_over(&order.value);
         }
+        if let Some(request) = &decision.ask {
+            self.agents[region].asked = request.asked_at;
+            self.ask_promises(region, request);
+        }
         if let Some(order) = decision.lease {
             self.put(region, order, decision.because);
         }
@@ -249,7 +274,7 @@ impl World {
     fn put(&mut self, region: usize, order: LeaseOrder, because: Because) {
         let now = self.agents[region].clock.read(self.now);
         self.agents[region].emitted.insert(order.attempt, (now, order.expected));
-        if because != Because::HoldsLease {
+        if !matches!(because, Because::HoldsLease | Because::Unprotected) {
             self.note(|| format!("{region}: {because}: puts {order:?}"));
         }
         if let Some(timeout) = self.setup.put_timeout {
@@ -276,6 +301,14 @@ impl World {
             return;
         }
         let agent = &mut self.agents[region];
+        let next = match (self.setup.mutant, agent.gate, next) {
+            (Some(Mutant::GateKeepsTheLongerDeadline), Some(last), Some(next))
+                if last.epoch == next.epoch =>
+            {
+                Some(Gate { until: last.until.max(next.until), ..next })
+            }
+            (_, _, next) => next,
+        };
         if agent.gate.is_some() != next.is_some() {
             let writes = plan.writes.clone();
             self.note(|| format!("{region}: gate: {writes:?}"));
@@ -328,6 +361,19 @@ impl World {
         let mut moment = now;
         match self.setup.mutant {
             Some(Mutant::EarlyClaim) if elsewhere => moment = now.minus(self.setup.ttl() / 4),
+            Some(Mutant::StandbyIgnored) if elsewhere => {
+                if let Some(key) = &mut key {
+                    key.successor = Successor::Any;
+                }
+            }
+            Some(Mutant::OwnTtlObserved) if elsewhere => {
+                if let Some(key) = &mut key {
+                    key.ttl = self.setup.config(region, agent.incarnation).ttl;
+                }
+            }
+            Some(Mutant::ForcedIgnoresLeaseEnd) if elsewhere && self.is_forced(region) => {
+                moment = now.minus(Duration::from_secs(8));
+            }
             Some(Mutant::TimedFromOwnPoll) if elsewhere => moment = agent.polled[0].min(now),
             Some(Mutant::ReclaimsOthersEpoch) if elsewhere && agent.incarnation > 1 => {
                 let young = self.now < agent.started + 1_000 * MS;
@@ -338,6 +384,23 @@ impl World {
             Some(_) | None => {}
         }
         self.tell_as_of(region, moment, Fact::LeaseSeen { key, revision });
+    }
+
+    fn see_orders(&mut self, region: usize, mut orders: Orders, mut revision: Revision) {
+        let own = self.setup.name(region);
+        match self.setup.mutant {
+            Some(Mutant::DrainedClaims) => drop(orders.drained.remove(own)),
+            Some(Mutant::MaintenanceIgnored) => orders.maintenance = false,
+            Some(Mutant::OlderOrdersObeyed) => {
+                self.agents[region].orders_seen += 1;
+                if self.rng.u8(..4) > 0 {
+                    orders = self.store.orders_before();
+                }
+                revision = Revision(self.agents[region].orders_seen);
+            }
+            Some(_) | None => {}
+        }
+        self.tell(region, Fact::Orders { orders, revision });
     }
 
     fn see_answer(&mut self, region: usize, attempt: AttemptId, outcome: LeaseOutcome) {

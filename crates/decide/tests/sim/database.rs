@@ -1,12 +1,14 @@
 //! A region's database as a log of writes: promotes, follows, copies, strands what the writer never had.
 
 use isles_model::{
-    Copy, DatabaseOrder, DatabaseReport, DatabaseRole, DatabaseState, Epoch, Fact, Lag, Lineage, Lsn,
+    CommitOrder, Copy, DatabaseOrder, DatabaseReport, DatabaseRole, DatabaseState, Epoch, Fact, Lag, Lineage,
+    Lsn, Standbys,
 };
 
 use crate::{
     agent::Wake,
     clock::{MS, Micros},
+    follow::Followers,
     mutant::Mutant,
     network::End,
     world::{Event, World},
@@ -15,7 +17,6 @@ use crate::{
 const REPLICATE_EVERY: Micros = 40 * MS;
 
 /// Work that a database is given.
-#[derive(Clone, Copy)]
 pub(crate) enum Work {
     /// The gate of a run forwards a write.
     Write {
@@ -29,6 +30,16 @@ pub(crate) enum Work {
     },
     Copied {
         job: u64,
+    },
+    /// What acknowledgements wait for comes into force.
+    Required {
+        order: Box<CommitOrder>,
+    },
+    /// A follower has so much.
+    Confirmed {
+        from: usize,
+        epoch: Epoch,
+        position: usize,
     },
     Replicate,
 }
@@ -47,6 +58,8 @@ pub(crate) struct Database {
     pub(crate) stranded: Vec<u32>,
     /// It cannot be promoted before this.
     pub(crate) hangs_until: Micros,
+    /// Whom its acknowledgements wait for.
+    pub(crate) followers: Followers,
     order: Option<DatabaseOrder>,
     job: u64,
     copying: bool,
@@ -66,6 +79,7 @@ impl Database {
             whole: true,
             stranded: Vec::new(),
             hangs_until: 0,
+            followers: Followers::default(),
             order: None,
             job: 0,
             copying: false,
@@ -86,6 +100,7 @@ impl Database {
     pub(crate) fn restart(&mut self) {
         self.up = true;
         self.order = None;
+        self.followers.restart();
         self.role = DatabaseRole::Fenced;
     }
 
@@ -101,7 +116,7 @@ impl Database {
             lineage: self.lineage,
             position: Lsn(u64::try_from(self.log.len()).expect("a short log")),
             lag: replica.then_some(Lag { bytes: 0, time }),
-            standbys: isles_model::Standbys::default(),
+            standbys: if self.lineage.wrote { self.followers.report() } else { Standbys::default() },
         }
     }
 
@@ -130,15 +145,27 @@ impl World {
             }
             Some(_) | None => {}
         }
+        let down = report.state == DatabaseState::Down;
         self.tell(region, Fact::Database(report));
+        // Because the log on disk is read while the server is down, which takes its time.
+        if down && self.rng.u8(..3) == 0 {
+            let position = Lsn(u64::try_from(self.databases[region].log.len()).expect("a short log"));
+            self.tell(region, Fact::CommitsEnd { position });
+        }
     }
 
     /// The actuator carries out an order, if it is a new one.
     pub(crate) fn order(&mut self, region: usize, order: &DatabaseOrder) {
         let hangs = self.databases[region].hangs_until.saturating_sub(self.now);
         let delay = self.rng.u64(5 * MS..250 * MS) + hangs;
+        if !self.databases[region].up {
+            return;
+        }
+        if let DatabaseOrder::Write { commit, .. } = order {
+            self.require(region, commit);
+        }
         let database = &mut self.databases[region];
-        if !database.up || database.order.as_ref().is_some_and(|last| same(last, order)) {
+        if database.order.as_ref().is_some_and(|last| same(last, order)) {
             return;
         }
         database.order = Some(order.clone());
@@ -177,20 +204,31 @@ impl World {
                 let database = &mut self.databases[region];
                 if database.role == (DatabaseRole::Writer { epoch }) {
                     database.log.push(write);
-                    let delay = self.rng.u64(100..5 * MS);
-                    let wake = Wake::Acknowledge { write, epoch };
-                    self.after(delay, Event::Agent(region, incarnation, wake));
+                    self.committed(region, write, epoch, incarnation);
                 }
             }
             Work::Promoted { job, epoch } if current && database.job == job => self.promote(region, epoch),
             Work::Copied { job } if current && database.job == job => self.finish_copy(region),
-            Work::Write { .. } | Work::Promoted { .. } | Work::Copied { .. } => {}
+            Work::Required { order } if current => {
+                self.required(region, *order);
+            }
+            Work::Confirmed { from, epoch, position } if current => {
+                self.confirm(region, from, epoch, position)
+            }
+            Work::Write { .. }
+            | Work::Promoted { .. }
+            | Work::Copied { .. }
+            | Work::Required { .. }
+            | Work::Confirmed { .. } => {}
         }
     }
 
     fn promote(&mut self, region: usize, epoch: Epoch) {
         let database = &mut self.databases[region];
         self.judge.promoted(self.now, region, epoch, database);
+        if database.lineage.epoch != epoch {
+            database.followers.begin();
+        }
         database.epoch_start = database.log.len();
         database.lineage = Lineage { epoch, wrote: true };
         database.role = DatabaseRole::Writer { epoch };
@@ -276,9 +314,10 @@ impl World {
 
     /// Takes the next few writes; now and then none, so that replicas are apart.
     fn stream(&mut self, region: usize, leader: usize, epoch: Epoch) {
-        let count = if self.rng.u8(..8) == 0 { 0 } else { self.rng.usize(1..9) };
         let from = self.databases[region].log.len();
         let end = self.databases[leader].log.len();
+        let count =
+            if self.rng.u8(..8) == 0 { 0 } else { self.rng.usize(1..9) + end.saturating_sub(from) / 2 };
         let next = self.databases[leader].log[from.min(end)..end.min(from + count)].to_vec();
         let start = self.databases[leader].epoch_start;
         let own = &mut self.databases[region];
@@ -288,6 +327,13 @@ impl World {
         }
         if own.log.len() == end {
             own.synced_at = self.now;
+        }
+        let ahead = self.setup.mutant == Some(Mutant::ConfirmsWhatItReceives);
+        let position = if ahead { end } else { own.log.len() };
+        let life = self.databases[leader].life;
+        if let Some(delay) = self.net.delay(&mut self.rng, End::Region(region), End::Region(leader)) {
+            let work = Work::Confirmed { from: region, epoch, position };
+            self.after(delay, Event::Database(leader, life, work));
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     agent::Wake,
     clock::MS,
     database::Work,
+    follow::Pending,
     mutant::Mutant,
     network::End,
     world::{Event, World},
@@ -52,10 +53,14 @@ impl World {
     }
 
     /// The database has committed: the gate checks again before it lets the acknowledgement out.
-    pub(crate) fn acknowledge(&mut self, region: usize, write: u32, epoch: Epoch) {
+    pub(crate) fn acknowledge(&mut self, region: usize, one: Pending) {
+        let Pending { write, epoch, .. } = one;
         let checked = self.setup.mutant != Some(Mutant::NoCheckOnAcknowledgement);
         if checked && self.gate(region) != Some(epoch) {
             self.note(|| format!("{region}: write {write} of epoch {epoch} is not acknowledged"));
+            return;
+        }
+        if self.too_old(region, one) {
             return;
         }
         self.judge.admits(write, epoch);

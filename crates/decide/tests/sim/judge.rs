@@ -15,9 +15,18 @@ use std::{
 use isles_decide::Decision;
 use isles_model::{
     Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Moment, RegionName, Writes,
+    topology::Commit,
 };
 
-use crate::{agent::Agent, clock::Micros, database::Database, setup::Setup};
+use crate::{
+    agent::Agent,
+    clock::{MS, Micros},
+    database::Database,
+    setup::Setup,
+};
+
+/// From the check whether a commit is too old until its acknowledgement is seen: the gate's longest way out.
+const BOUND_SLACK: Duration = Duration::from_millis(60);
 
 /// A broken invariant.
 #[derive(Debug, Clone)]
@@ -35,7 +44,15 @@ pub(crate) struct Judge {
     writers: BTreeMap<Epoch, usize>,
     newest_stored: Epoch,
     admitted: BTreeMap<u32, Epoch>,
-    acknowledged: BTreeSet<u32>,
+    /// Every acknowledged write, with its epoch and the moment.
+    acknowledged: BTreeMap<u32, (Epoch, Micros)>,
+    /// The last acknowledgement of each epoch.
+    ends: BTreeMap<Epoch, Micros>,
+    /// Acknowledged writes that a later writer did not have.
+    lost: BTreeSet<u32>,
+    /// An operator has accepted loss.
+    loss_accepted: bool,
+    commit: Commit,
     newest_acknowledged: Epoch,
     last_acknowledged_at: Micros,
     /// When each epoch's first acknowledgement left.
@@ -43,7 +60,7 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    pub(crate) fn new(calm: bool) -> Self {
+    pub(crate) fn new(calm: bool, commit: Commit) -> Self {
         Self {
             violation: None,
             calm,
@@ -51,7 +68,11 @@ impl Judge {
             writers: BTreeMap::new(),
             newest_stored: Epoch::NONE,
             admitted: BTreeMap::new(),
-            acknowledged: BTreeSet::new(),
+            acknowledged: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            loss_accepted: false,
+            commit,
             newest_acknowledged: Epoch::NONE,
             last_acknowledged_at: 0,
             first_acknowledged: BTreeMap::new(),
@@ -64,7 +85,13 @@ impl Judge {
 
     /// Whether a write has been acknowledged.
     pub(crate) fn knows(&self, write: u32) -> bool {
-        self.acknowledged.contains(&write)
+        self.acknowledged.contains_key(&write)
+    }
+
+    /// Whether a log has every acknowledged write.
+    pub(crate) fn has_all(&self, log: &[u32]) -> bool {
+        let has: BTreeSet<u32> = log.iter().copied().collect();
+        self.acknowledged.keys().all(|write| has.contains(write))
     }
 
     /// When the last acknowledgement left.
@@ -86,14 +113,14 @@ impl Judge {
     }
 
     /// The store has taken a value.
-    pub(crate) fn stored(&mut self, at: Micros, key: &LeaseKey) {
+    pub(crate) fn stored(&mut self, at: Micros, key: &LeaseKey, handed_over: bool) {
         let holder = self.holders.entry(key.epoch).or_insert_with(|| key.holder.clone()).clone();
         self.hold(at, "I6", holder == key.holder, || format!("epoch {} was {holder}'s: {key:?}", key.epoch));
         let newest = self.newest_stored;
         self.hold(at, "I6", key.epoch >= newest, || {
             format!("an epoch older than {newest} is stored: {key:?}")
         });
-        let changes = newest > Epoch::NONE && key.epoch != newest;
+        let changes = newest > Epoch::NONE && key.epoch != newest && !handed_over;
         self.hold(at, "I5", !(self.calm && changes), || format!("a short fault changed the epoch: {key:?}"));
         self.newest_stored = newest.max(key.epoch);
     }
@@ -103,9 +130,46 @@ impl Judge {
         let writer = *self.writers.entry(epoch).or_insert(region);
         self.hold(at, "I6", writer == region, || format!("{writer} and {region} both write epoch {epoch}"));
         self.hold(at, "I7", database.whole, || format!("{region} is promoted with an incomplete copy"));
+        self.judge_loss(at, region, &database.log);
         let last = self.writers.range(..epoch).next_back().map(|(last, _)| *last);
         let left = database.lineage.wrote && last.is_some_and(|last| last > database.lineage.epoch);
         self.hold(at, "I7", !left, || format!("{region} is promoted from {:?}, diverged", database.lineage));
+    }
+
+    /// I2 and I3: what a new writer may lack of what was acknowledged.
+    fn judge_loss(&mut self, at: Micros, region: usize, log: &[u32]) {
+        let has: BTreeSet<u32> = log.iter().copied().collect();
+        let mut missing: Vec<(u32, Epoch, Micros)> = Vec::new();
+        for (write, (epoch, when)) in &self.acknowledged {
+            if !has.contains(write) && !self.lost.contains(write) {
+                missing.push((*write, *epoch, *when));
+            }
+        }
+        let commit = self.commit;
+        for (write, epoch, when) in missing {
+            self.lost.insert(write);
+            if self.loss_accepted {
+                continue;
+            }
+            let end = self.ends.get(&epoch).copied().unwrap_or_default();
+            match commit {
+                Commit::Async => {}
+                Commit::Remote => self.fail(at, "I2", || {
+                    format!("{region} is promoted without write {write}, acknowledged at {} ms", when / MS)
+                }),
+                Commit::Bounded(bound) => {
+                    let age = Duration::from_micros(end - when);
+                    self.hold(at, "I3", age <= bound + BOUND_SLACK, || {
+                        format!("{region} lacks write {write}, acknowledged {age:?} before the last one of epoch {epoch}")
+                    });
+                }
+            }
+        }
+    }
+
+    /// An operator's order accepts that acknowledged writes are lost.
+    pub(crate) fn accept_loss(&mut self) {
+        self.loss_accepted = true;
     }
 
     /// The gate lets an acknowledgement out.
@@ -121,7 +185,8 @@ impl Judge {
             format!("{region} acknowledges write {write} of epoch {epoch} after one of epoch {newest}")
         });
         self.newest_acknowledged = newest.max(epoch);
-        self.acknowledged.insert(write);
+        self.acknowledged.insert(write, (epoch, at));
+        self.ends.insert(epoch, at);
         self.last_acknowledged_at = at;
         self.first_acknowledged.entry(epoch).or_insert(at);
     }
@@ -174,7 +239,13 @@ impl Judge {
         };
         let writer = setup.index(&key.holder);
         let late = self.last_acknowledged_at < setup.settled_at();
-        self.hold(at, "I4", !late, || "no write is acknowledged after healing".to_owned());
+        self.hold(at, "I4", !late, || {
+            let waits = databases[writer].followers.report();
+            format!(
+                "no write is acknowledged after healing: {key:?}, {waits:?}, log {}",
+                databases[writer].log.len()
+            )
+        });
         for (region, database) in databases.iter().enumerate().filter(|(region, _)| *region != writer) {
             let follows = matches!(&database.role, DatabaseRole::Replica { epoch, copy: Copy::Complete, .. }
                 if *epoch == key.epoch);
@@ -187,7 +258,11 @@ impl Judge {
         let kept: BTreeSet<u32> = databases[writer].log.iter().copied().collect();
         let listed: BTreeSet<u32> =
             databases.iter().flat_map(|database| &database.stranded).copied().collect();
-        let missing = self.acknowledged.iter().find(|write| !kept.contains(write) && !listed.contains(write));
+        let final_loss = self.commit == Commit::Remote && !self.loss_accepted;
+        let lacks =
+            self.acknowledged.keys().find(|write| !kept.contains(write)).copied().filter(|_| final_loss);
+        self.hold(at, "I2", lacks.is_none(), || format!("the final writer lacks write {lacks:?}"));
+        let missing = self.acknowledged.keys().find(|write| !kept.contains(write) && !listed.contains(write));
         let missing = missing.copied();
         self.hold(at, "I3", missing.is_none(), || {
             format!("acknowledged write {missing:?} is lost and unlisted")

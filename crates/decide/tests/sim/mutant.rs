@@ -46,11 +46,41 @@ pub(crate) enum Mutant {
     NoGrace,
     /// Nobody gives way to a region that holds more.
     NoPatience,
+    /// A gate does not come down to a deadline that a shorter TTL has made earlier.
+    GateKeepsTheLongerDeadline,
+    /// An observer counts the TTL of its own configuration instead of the key's.
+    OwnTtlObserved,
+    /// A region that was ordered to take the right does not wait for its end.
+    ForcedIgnoresLeaseEnd,
+    /// An agent that starts again forgets that it may have promised.
+    PromiseForgottenInRestart,
+    /// One region's promise is taken for that of all.
+    OnePromiseIsEnough,
+    /// A late consent is credited to the newest request.
+    PromiseForNewest,
+    /// Acknowledgements wait for the new standby alone before the key names it.
+    NamedAfterTheOrder,
+    /// `ANY 1`: an acknowledgement waits for one of the standbys instead of each.
+    AnyOneStandby,
+    /// A lost standby is given up before the key says that nobody may take over.
+    NobodyLate,
+    /// A follower confirms what it has not made durable.
+    ConfirmsWhatItReceives,
+    /// A region takes over though the key names another one.
+    StandbyIgnored,
+    /// Acknowledgements are not held, however old the oldest commit that the standby lacks.
+    BoundIgnored,
+    /// A drained region takes the right.
+    DrainedClaims,
+    /// A region takes the right during maintenance.
+    MaintenanceIgnored,
+    /// Late answers about orders are obeyed.
+    OlderOrdersObeyed,
 }
 
 impl Mutant {
     /// Every one of them.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::DeadlineFromReceipt,
         Self::NoMargin,
         Self::BlindPut,
@@ -71,6 +101,21 @@ impl Mutant {
         Self::NeverPolls,
         Self::NoGrace,
         Self::NoPatience,
+        Self::GateKeepsTheLongerDeadline,
+        Self::OwnTtlObserved,
+        Self::ForcedIgnoresLeaseEnd,
+        Self::PromiseForgottenInRestart,
+        Self::OnePromiseIsEnough,
+        Self::PromiseForNewest,
+        Self::NamedAfterTheOrder,
+        Self::AnyOneStandby,
+        Self::NobodyLate,
+        Self::ConfirmsWhatItReceives,
+        Self::StandbyIgnored,
+        Self::BoundIgnored,
+        Self::DrainedClaims,
+        Self::MaintenanceIgnored,
+        Self::OlderOrdersObeyed,
     ];
 
     /// The invariants that may be the first to notice it.
@@ -92,6 +137,19 @@ impl Mutant {
             Self::NeverPolls => &["I4", "I5"],
             Self::NoGrace => &["I5"],
             Self::ReclaimsOthersEpoch => &["I6"],
+            Self::GateKeepsTheLongerDeadline
+            | Self::OwnTtlObserved
+            | Self::ForcedIgnoresLeaseEnd
+            | Self::PromiseForgottenInRestart
+            | Self::OnePromiseIsEnough
+            | Self::PromiseForNewest => &["I1"],
+            Self::NamedAfterTheOrder
+            | Self::AnyOneStandby
+            | Self::NobodyLate
+            | Self::ConfirmsWhatItReceives
+            | Self::StandbyIgnored => &["I2"],
+            Self::BoundIgnored => &["I3"],
+            Self::DrainedClaims | Self::MaintenanceIgnored | Self::OlderOrdersObeyed => &["ORDERS"],
             Self::IncompleteCopyClaims | Self::DivergedCopyClaims => &["I7"],
         }
     }

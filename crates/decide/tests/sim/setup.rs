@@ -13,6 +13,7 @@ use isles_model::{
 
 use crate::{
     clock::{MS, Micros},
+    follow::BOUNDS,
     mutant::Mutant,
 };
 
@@ -32,6 +33,10 @@ pub(crate) struct Setup {
     pub(crate) one_way: Vec<Vec<Micros>>,
     /// One way to the lease store.
     pub(crate) store_one_way: Vec<Micros>,
+    /// The TTL in the configuration of agents that start again.
+    pub(crate) later_ttl: Duration,
+    /// How long a tenure ends a time of unrest.
+    pub(crate) quiet: Duration,
     /// Only faults that must change no epoch.
     pub(crate) calm: bool,
     /// Share of the messages lost.
@@ -69,7 +74,16 @@ impl Setup {
         let unkind = !calm && rng.bool();
         Self {
             mutant,
-            topology: topology(regions, regions > 2 || rng.u8(..4) > 0, ttl, rng.bool()),
+            topology: topology(
+                regions,
+                regions > 2 || rng.u8(..4) > 0,
+                ttl,
+                rng.bool(),
+                commit(rng),
+                rng.u8(..3) == 0,
+            ),
+            later_ttl: Duration::from_millis([1_500, 2_000, 3_000][rng.usize(..3)]),
+            quiet: Duration::from_millis([2_500, 600_000][rng.usize(..2)]),
             one_way,
             store_one_way,
             calm,
@@ -105,13 +119,18 @@ impl Setup {
     }
 
     /// The helm's configuration, as the product makes it.
-    pub(crate) fn config(&self, region: usize) -> HelmConfig {
+    pub(crate) fn config(&self, region: usize, earlier_runs: u64) -> HelmConfig {
         let rtt = |peer: usize| Duration::from_micros(2 * self.one_way[region][peer]);
         let rtts: BTreeMap<RegionName, Duration> = (0..self.regions())
             .filter(|peer| *peer != region)
             .map(|peer| (self.name(peer).clone(), rtt(peer)))
             .collect();
-        let mut config = HelmConfig::new(&self.topology, self.name(region), rtts);
+        let mut topology = self.topology.clone();
+        if earlier_runs > 0 && !self.calm {
+            topology.quorum.lease_ttl = self.later_ttl;
+        }
+        let mut config = HelmConfig::new(&topology, self.name(region), rtts);
+        config.quiet = self.quiet;
         match self.mutant {
             Some(Mutant::NoMargin) => config.margin = Duration::ZERO,
             Some(Mutant::NoPatience) => config.patience = Duration::ZERO,
@@ -124,7 +143,10 @@ impl Setup {
     /// From when on, after everything is mended, exactly one gate must be open: the last right runs out, a slow
     /// clock counts a TTL and every turn, agents and databases start, one promotes; twice, as a claim may fail.
     pub(crate) fn settled_at(&self) -> Micros {
-        HEALED_AT + 3 * self.ttl_micros() + 4_000 * MS
+        // A restless right lasts twice as long, and a restart may have brought a longer TTL.
+        let longest =
+            self.ttl_micros().max(u64::try_from(self.later_ttl.as_micros()).expect("a TTL is short"));
+        HEALED_AT + 5 * longest + 4_000 * MS
     }
 
     /// The end of the run.
@@ -133,7 +155,22 @@ impl Setup {
     }
 }
 
-fn topology(regions: usize, witness: bool, ttl: Duration, everywhere: bool) -> Topology {
+fn commit(rng: &mut fastrand::Rng) -> Commit {
+    match rng.u8(..6) {
+        0 | 1 => Commit::Async,
+        2..=4 => Commit::Remote,
+        _ => Commit::Bounded(BOUNDS[rng.usize(..BOUNDS.len())]),
+    }
+}
+
+fn topology(
+    regions: usize,
+    witness: bool,
+    ttl: Duration,
+    everywhere: bool,
+    commit: Commit,
+    failsafe: bool,
+) -> Topology {
     let region = |name: &&str| Region { name: name.parse().unwrap(), provider: None, jurisdiction: None };
     Topology {
         name: "shop".to_owned(),
@@ -167,12 +204,7 @@ fn topology(regions: usize, witness: bool, ttl: Duration, everywhere: bool) -> T
             consistency: Consistency::Eventual,
             hold_writes: Duration::from_secs(20),
         },
-        quorum: Quorum { etcd: Vec::new(), lease_ttl: ttl, failsafe: false },
-        database: Database {
-            engine: Engine::Postgres,
-            version: None,
-            commit: Commit::Async,
-            exclude_tables: Vec::new(),
-        },
+        quorum: Quorum { etcd: Vec::new(), lease_ttl: ttl, failsafe },
+        database: Database { engine: Engine::Postgres, version: None, commit, exclude_tables: Vec::new() },
     }
 }

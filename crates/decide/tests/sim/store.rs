@@ -1,12 +1,12 @@
 //! A lease store that is linearizable and otherwise unkind: it answers late, loses requests and answers, falls
 //! silent, and misses watch events.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use isles_decide::Helm;
 use isles_model::{
-    Change, Copy, DatabaseRole, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Orders, Revision,
-    TransferKind,
+    Change, Copy, DatabaseRole, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Orders, RegionName,
+    Revision, TransferKind, topology::Commit,
 };
 
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
     world::{Event, World},
 };
 
+/// Every agent has read an order so long after it was given, when nothing is in its way.
+const ORDERS_KNOWN_AFTER: Micros = 1_500 * MS;
+
 /// The register.
 #[derive(Default)]
 pub(crate) struct Store {
@@ -24,6 +27,10 @@ pub(crate) struct Store {
     revision: u64,
     /// The operator's standing orders, with a revision of their own.
     orders: (Orders, Revision),
+    orders_before: Orders,
+    /// Since when each region has been drained, and everything in maintenance.
+    pub(crate) drained_since: BTreeMap<RegionName, Micros>,
+    pub(crate) maintained_since: Option<Micros>,
     /// The epoch at each revision so far.
     epochs: Vec<Epoch>,
     /// No answer before this.
@@ -39,6 +46,11 @@ pub(crate) enum Request {
 }
 
 impl Store {
+    /// The orders before the last change.
+    pub(crate) fn orders_before(&self) -> Orders {
+        self.orders_before.clone()
+    }
+
     fn put(&mut self, order: &LeaseOrder, mutant: Option<Mutant>) -> LeaseOutcome {
         let epoch_at = |revision: u64| match usize::try_from(revision).expect("few puts").checked_sub(1) {
             None => Epoch::NONE,
@@ -64,7 +76,42 @@ impl World {
     pub(crate) fn order_change(&mut self, change: &Change) {
         let epoch = self.store.key.as_ref().map_or(Epoch::NONE, |key| key.epoch);
         if let Some(after) = self.store.orders.0.after(change, epoch) {
-            self.store.orders = (after, Revision(self.store.orders.1.0 + 1));
+            let now = self.now;
+            let store = &mut self.store;
+            store.drained_since.retain(|region, _| after.drained.contains(region));
+            for region in &after.drained {
+                store.drained_since.entry(region.clone()).or_insert(now);
+            }
+            store.maintained_since = after.maintenance.then(|| store.maintained_since.unwrap_or(now));
+            store.orders_before = store.orders.0.clone();
+            store.orders = (after, Revision(store.orders.1.0 + 1));
+        }
+    }
+
+    /// Whether a region was ordered to take the right though it may lack writes.
+    pub(crate) fn is_forced(&self, region: usize) -> bool {
+        let epoch = self.store.key.as_ref().map(|key| key.epoch);
+        self.orders().transfer.as_ref().is_some_and(|transfer| {
+            transfer.kind == TransferKind::Failover
+                && transfer.to == *self.setup.name(region)
+                && Some(transfer.from) == epoch
+        })
+    }
+
+    /// ORDERS: nobody takes the right against an order that has been known for long.
+    fn check_orders(&mut self, from: usize, before: &LeaseKey) {
+        let heir = matches!(&before.state, LeaseState::Released { heir: Some(heir) } if heir == self.setup.name(from));
+        let last = self.setup.index(&before.holder) == from;
+        if heir || last || self.is_forced(from) {
+            return;
+        }
+        let known = |since: Micros| self.now > since + ORDERS_KNOWN_AFTER && self.setup.loss <= 0.001;
+        let drained = self.store.drained_since.get(self.setup.name(from)).copied().is_some_and(known);
+        let maintained = self.store.maintained_since.is_some_and(known);
+        let quiet = self.now > self.disturbed_at + ORDERS_KNOWN_AFTER;
+        if quiet && (drained || maintained) {
+            let orders = self.orders().clone();
+            self.judge.fail(self.now, "ORDERS", || format!("{from} takes the right against {orders:?}"));
         }
     }
 
@@ -102,8 +149,10 @@ impl World {
             Request::Put(order) => {
                 let before = self.store.key.clone();
                 let before_epoch = before.as_ref().map_or(Epoch::NONE, |key| key.epoch);
+                let forced = self.is_forced(from);
                 let outcome = self.store.put(&order, self.setup.mutant);
                 let renewal = before
+                    .as_ref()
                     .is_some_and(|key| key.epoch == order.value.epoch && key.seq + 1 == order.value.seq);
                 let plain = renewal
                     && matches!(outcome, LeaseOutcome::Stored(_))
@@ -113,10 +162,20 @@ impl World {
                     format!("store: {outcome:?} for {from}: epoch {epoch}, seq {seq}, {state:?}")
                 });
                 if matches!(outcome, LeaseOutcome::Stored(_)) {
+                    if let Some(before) = before.as_ref().filter(|_| before_epoch < order.value.epoch) {
+                        self.check_orders(from, before);
+                        if forced {
+                            self.judge.accept_loss();
+                        }
+                    }
                     if before_epoch < order.value.epoch {
                         self.check_choice(from);
                     }
-                    self.judge.stored(self.now, &order.value);
+                    // Because a database's crash may move the right at once, if nothing is missing there.
+                    let released = before.as_ref().is_some_and(|key| key.state != LeaseState::Held);
+                    let log = &self.databases[from].log;
+                    let handed_over = released && self.judge.has_all(log);
+                    self.judge.stored(self.now, &order.value, handed_over);
                     self.tell_watchers();
                 }
                 Wake::LeaseAnswered { attempt: order.attempt, outcome }
@@ -136,7 +195,9 @@ impl World {
         let forced =
             self.orders().transfer.as_ref().is_some_and(|transfer| transfer.kind == TransferKind::Failover);
         let quiet = !forced && self.now >= (self.disturbed_at + 1_200 * MS).max(written + 500 * MS);
-        if self.setup.loss > 0.001 || !self.setup.watched || !quiet {
+        // With a standby in the key there is no choice.
+        let any = self.setup.topology.database.commit == Commit::Async;
+        if self.setup.loss > 0.001 || !self.setup.watched || !quiet || !any {
             return;
         }
         let ends = [End::Region(region), End::Store];

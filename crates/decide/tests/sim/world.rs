@@ -89,7 +89,7 @@ pub(crate) fn takeover(seed: u64) -> Option<(Micros, Micros)> {
     for event in &mut world.events {
         event.take_if(|event| matches!(event, Event::Strike(_)));
     }
-    world.judge = Judge::new(false);
+    world.judge = Judge::new(false, world.setup.topology.database.commit);
     world.lose_the_writer();
     world.run();
     assert!(world.judge.violation.is_none(), "seed {seed}: {:?}", world.judge.violation);
@@ -123,7 +123,7 @@ impl World {
             agents,
             databases,
             faults: Vec::new(),
-            judge: Judge::new(setup.calm),
+            judge: Judge::new(setup.calm, setup.topology.database.commit),
             writes: 0,
             disturbed_at: 0,
             struck_at: 0,
