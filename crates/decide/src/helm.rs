@@ -16,6 +16,7 @@ use crate::{
     hold::{Answer, Hold, Tenure},
     promise::Promises,
     right::{Situation, Step},
+    standby::Waiting,
     view::View,
 };
 
@@ -52,6 +53,7 @@ pub struct Helm {
     view: View,
     hold: Hold,
     promises: Promises,
+    waiting: Waiting,
     inbox: Vec<Answer>,
 }
 
@@ -65,6 +67,7 @@ impl Helm {
             view,
             hold: Hold::default(),
             promises: Promises::default(),
+            waiting: Waiting::default(),
             inbox: Vec::new(),
         }
     }
@@ -117,13 +120,9 @@ impl Helm {
             self.promises.shorten(now);
         }
         let ask = self.promises.ask(now, &self.config, &self.hold, ttl);
-        Decision {
-            plan: self.plan(now, &step),
-            lease,
-            ask,
-            next: self.next(now, &step),
-            because: step.because,
-        }
+        let plan = self.plan(now, &step);
+        self.waiting.order(now, &plan.database);
+        Decision { plan, lease, ask, next: self.next(now, &step), because: step.because }
     }
 
     /// The lease key as last seen, and when its last change was received.
@@ -162,7 +161,14 @@ impl Helm {
 
     fn situation(&self, now: Moment) -> Situation<'_> {
         let promised = self.promises.kept_until();
-        Situation { config: &self.config, view: &self.view, hold: &self.hold, promised, now }
+        Situation {
+            config: &self.config,
+            view: &self.view,
+            hold: &self.hold,
+            waiting: &self.waiting,
+            promised,
+            now,
+        }
     }
 
     fn plan(&self, now: Moment, step: &Step) -> Plan {

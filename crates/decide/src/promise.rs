@@ -3,6 +3,8 @@
 //!
 //! A promise lasts a TTL: the holder counts it from before the request was sent, the other region from its receipt, as
 //! with a renewal of the key. Whoever promised nothing may claim, so one region that does not answer ends the writing.
+//! A promise outlives a restart without being written down: a new run claims a whole TTL after its first sight of the
+//! key at the earliest, and a promise given before the restart ends no later.
 
 use std::{collections::BTreeMap, time::Duration};
 

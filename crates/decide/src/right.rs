@@ -12,7 +12,7 @@ use isles_model::{
 use crate::{
     HelmConfig, elect,
     hold::{Hold, Purpose},
-    standby::Protection,
+    standby::{Protection, Waiting},
     view::{Sighting, View},
 };
 
@@ -46,6 +46,7 @@ pub(crate) struct Situation<'a> {
     pub(crate) config: &'a HelmConfig,
     pub(crate) view: &'a View,
     pub(crate) hold: &'a Hold,
+    pub(crate) waiting: &'a Waiting,
     /// Until when this region has promised to claim nothing.
     pub(crate) promised: Moment,
     pub(crate) now: Moment,
@@ -177,7 +178,7 @@ impl<'a> Situation<'a> {
             let because = if quiet { Because::WaitingForLeaseEnd } else { Because::LeaseElsewhere };
             return Step::wait_until(because, free);
         }
-        let free = if held { free.max(self.bound_until(key)) } else { free };
+        let free = if held { free.max(self.promised) } else { free };
         if now < free {
             return Step::wait_until(Because::Promised, free);
         }
@@ -201,13 +202,6 @@ impl<'a> Situation<'a> {
             return Step::wait(Because::LeaseStoreSilent);
         }
         self.put_claim(key, view.newest.next())
-    }
-
-    /// Until when a promise binds this region, given in this run or perhaps in the one before it.
-    fn bound_until(self, key: Option<&LeaseKey>) -> Moment {
-        let ttl = key.map_or(self.config.ttl, |key| key.ttl);
-        let before = if self.config.failsafe { self.view.started.plus(ttl) } else { Moment::ZERO };
-        before.max(self.promised)
     }
 
     /// Whether this region may take the right over at all, once it is free. An order to take it in spite of what may

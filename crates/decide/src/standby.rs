@@ -6,12 +6,17 @@
 //! everything, then the key is put, then the database waits for the new one alone. A standby that is lost with none to
 //! replace it is struck from the key first, and waited for until that is stored.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use isles_model::{
-    Because, CommitOrder, Copy, DatabaseRole, Epoch, LeaseKey, RegionName, RegionReport, Successor,
-    topology::Commit,
+    Because, CommitOrder, Copy, DatabaseOrder, DatabaseRole, Epoch, LeaseKey, Moment, RegionName,
+    RegionReport, Successor, topology::Commit,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::{elect, right::Situation};
 
@@ -20,6 +25,38 @@ const STANDBY_STUCK: Duration = Duration::from_secs(1);
 
 /// A region that is farther behind than this is not waited for yet: commits would hang for as long.
 const STANDBY_LAG_MAX: Duration = Duration::from_secs(1);
+
+/// A region that commits no longer wait for is not waited for again before this: a report from before it was let go
+/// would be taken for a new one.
+const STANDBY_LEFT_FOR: Duration = Duration::from_secs(3);
+
+/// Another region takes the standby's place while that one is well only if its round trip is so many times shorter,
+/// and by so much.
+const NEARER_TIMES: u32 = 2;
+const NEARER_BY: Duration = Duration::from_millis(20);
+
+/// Whom the commits of this run have been waiting for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Waiting {
+    /// Since the last tick.
+    now: BTreeSet<RegionName>,
+    /// Before that, each until when.
+    left: BTreeMap<RegionName, Moment>,
+}
+
+impl Waiting {
+    /// The plan of a tick: what commits wait for from now on.
+    pub(crate) fn order(&mut self, now: Moment, order: &DatabaseOrder) {
+        let next = match order {
+            DatabaseOrder::Write { commit, .. } => commit.standbys.clone(),
+            DatabaseOrder::Fence { .. } | DatabaseOrder::Follow { .. } => BTreeSet::new(),
+        };
+        let last = std::mem::replace(&mut self.now, next);
+        self.left
+            .extend(last.into_iter().filter(|region| !self.now.contains(region)).map(|region| (region, now)));
+        self.left.retain(|_, left| now < left.plus(STANDBY_LEFT_FOR));
+    }
+}
 
 /// What the commits of the own tenure wait for.
 #[derive(Debug)]
@@ -48,7 +85,11 @@ impl<'a> Situation<'a> {
             Successor::Any | Successor::Nobody => None,
         };
         let kept = current.filter(|region| self.confirms(region, key.epoch).is_some());
-        let wanted = kept.or_else(|| self.nearest_standby(key.epoch));
+        let nearest = self.nearest_standby(key.epoch);
+        let wanted = match (kept, nearest) {
+            (Some(kept), Some(other)) if self.much_nearer(other, kept) => Some(other),
+            (kept, nearest) => kept.or(nearest),
+        };
         let mut standbys: BTreeSet<RegionName> = self.hold.possible_standbys(self.view);
         standbys.extend(wanted.cloned());
         let name = match wanted {
@@ -105,12 +146,29 @@ impl<'a> Situation<'a> {
         let near = |region: &RegionName| self.view.peers.get(region).and_then(|peer| peer.rtt);
         let in_step = |peer: &RegionReport| peer.database.lag.is_none_or(|lag| lag.time <= STANDBY_LAG_MAX);
         let fit = self.config.peers().filter_map(|region| self.confirms(region, epoch));
-        fit.filter(|peer| known(&peer.region) && in_step(peer))
-            .min_by_key(|peer| (near(&peer.region), self.config.preference(&peer.region)))
+        // Because a change of mind costs time, the one that is waited for already comes first.
+        let fresh = |region: &RegionName| !self.waiting.now.contains(region);
+        fit.filter(|peer| known(&peer.region) && in_step(peer) && self.may_begin(&peer.region))
+            .min_by_key(|peer| {
+                (fresh(&peer.region), near(&peer.region), self.config.preference(&peer.region))
+            })
             .map(|peer| &peer.region)
     }
 
-    /// The database waits for all of these, and one of them has confirmed everything from before it did.
+    /// What is reported of a region that commits begin to wait for now is of now, and not of an earlier time.
+    fn may_begin(self, region: &RegionName) -> bool {
+        let own = self.view.database.as_ref();
+        let reported = own.is_some_and(|own| own.standbys.required.contains(region));
+        self.waiting.now.contains(region) || !reported && !self.waiting.left.contains_key(region)
+    }
+
+    fn much_nearer(self, other: &RegionName, kept: &RegionName) -> bool {
+        let rtt = |region: &RegionName| self.view.peers.get(region).and_then(|peer| peer.rtt);
+        let (Some(other), Some(kept)) = (rtt(other), rtt(kept)) else { return false };
+        other * NEARER_TIMES < kept && other + NEARER_BY < kept
+    }
+
+    /// The database waits for all of these by a report of now, and one of them has confirmed everything from before it did.
     fn has_confirmed(self, region: &RegionName, standbys: &BTreeSet<RegionName>) -> bool {
         let Some(own) = &self.view.database else { return false };
         let report = &own.standbys;

@@ -2,6 +2,9 @@
 
 mod claim;
 mod hand_over;
+mod length;
+mod orders;
+mod standby;
 
 use isles_model::{
     AppReport, AttemptId, Copy, DatabaseState, Epoch, Lag, Lineage, Lsn, Orders, Revision, Standbys,

@@ -78,6 +78,8 @@ pub(crate) struct Agent {
     polled: [Moment; 2],
     late_by: Duration,
     orders_seen: u64,
+    /// When the last run saw the key change, and to which revision.
+    pub(crate) remembered: Option<(Revision, Moment)>,
     /// When it last asked for promises.
     pub(crate) asked: Moment,
     started: Micros,
@@ -105,12 +107,15 @@ impl Agent {
             late_by: Duration::ZERO,
             asked: Moment::ZERO,
             orders_seen: 0,
+            remembered: None,
             started: 0,
         }
     }
 
     /// The process dies: its gate with it.
     pub(crate) fn kill(&mut self) {
+        let changed = self.helm.as_ref().and_then(|helm| helm.lease()).map(|(_, changed)| changed);
+        self.remembered = changed.map(|changed| (self.revision, changed));
         self.helm = None;
         self.gate = None;
         self.writes = None;
@@ -137,11 +142,7 @@ impl World {
         agent.late_by = Duration::ZERO;
         agent.started = now;
         agent.polled = [agent.clock.read(now); 2];
-        let mut began = agent.clock.read(now);
-        if self.setup.mutant == Some(Mutant::PromiseForgottenInRestart) && agent.incarnation > 1 {
-            began = began.minus(Duration::from_secs(60));
-        }
-        agent.helm = Some(Helm::new(config, agent.incarnation, began));
+        agent.helm = Some(Helm::new(config, agent.incarnation, agent.clock.read(now)));
         self.note(|| format!("{region}: agent starts"));
         self.tell(region, Fact::App(AppReport { healthy: vec![true] }));
         for wake in [Wake::Poll, Wake::Probe, Wake::DatabaseProbe] {
@@ -365,6 +366,10 @@ impl World {
                 if let Some(key) = &mut key {
                     key.successor = Successor::Any;
                 }
+            }
+            Some(Mutant::PromiseForgottenInRestart) if elsewhere && agent.incarnation > 1 => {
+                let known = agent.remembered.filter(|(last, _)| *last == revision);
+                moment = known.map_or(now, |(_, changed)| changed.min(now));
             }
             Some(Mutant::OwnTtlObserved) if elsewhere => {
                 if let Some(key) = &mut key {

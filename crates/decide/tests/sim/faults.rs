@@ -7,7 +7,7 @@ use crate::{
     clock::{MS, Micros},
     mutant::Mutant,
     network::End,
-    setup::{FAULTS_FROM, HEALED_AT},
+    setup::{FAULTS_FROM, Weather},
     world::{Event, World},
 };
 
@@ -84,6 +84,31 @@ const ALL: [Kind; 20] = [
     Kind::Maintenance,
 ];
 
+/// Faults that make another region take over, where one can.
+const HARD: [Kind; 7] = [
+    Kind::RegionCrash,
+    Kind::Isolation,
+    Kind::Stall,
+    Kind::Stop,
+    Kind::StoreRequestsCut,
+    Kind::DatabaseCrash,
+    Kind::HandOver,
+];
+
+/// Faults in which a writer loses its right and is alive.
+const RESTLESS: [Kind; 2] = [Kind::Isolation, Kind::Stall];
+
+/// Faults in which a promise, kept or broken, makes the difference.
+const SILENT: [Kind; 7] = [
+    Kind::StoreRequestsCut,
+    Kind::StoreAnswersCut,
+    Kind::StoreSilent,
+    Kind::AgentCrash,
+    Kind::PeersCut,
+    Kind::SlowLinks,
+    Kind::Stall,
+];
+
 /// Faults that must change no epoch while they are short.
 const CALM: [Kind; 8] = [
     Kind::AgentCrash,
@@ -101,19 +126,38 @@ impl World {
     pub(crate) fn draw_faults(&mut self) {
         let ttl = self.setup.ttl_micros();
         let mut at = FAULTS_FROM;
-        let count = if self.setup.calm { 3 } else { self.rng.usize(1..=5) };
+        let storm = self.setup.weather != Weather::Ordinary;
+        let silence = self.setup.weather == Weather::Silence;
+        let count = match (self.setup.calm, storm) {
+            (true, _) => 3,
+            (false, true) => self.rng.usize(14..=22),
+            (false, false) => self.rng.usize(1..=5),
+        };
         for _ in 0..count {
             let (kind, begins, lasts) = if self.setup.calm {
                 let lasts = self.rng.u64(50 * MS..(ttl * 3 / 10).min(700 * MS));
                 at += 2 * ttl;
                 (CALM[self.rng.usize(..CALM.len())], at, lasts)
             } else {
-                let begins = self.rng.u64(FAULTS_FROM..HEALED_AT - 1_000 * MS);
-                (ALL[self.rng.usize(..ALL.len())], begins, self.rng.u64(100 * MS..6_000 * MS))
+                let begins = self.rng.u64(FAULTS_FROM..self.setup.healed_at - 1_000 * MS);
+                let hard = storm && self.rng.u8(..3) > 0;
+                let kinds: &[Kind] = match self.setup.weather {
+                    Weather::Silence => &SILENT,
+                    Weather::Restless => &RESTLESS,
+                    Weather::Storm | Weather::Ordinary if hard => &HARD,
+                    Weather::Storm | Weather::Ordinary => &ALL,
+                };
+                let lasts = match self.setup.weather {
+                    Weather::Restless => self.rng.u64(ttl..ttl * 3),
+                    Weather::Storm | Weather::Silence | Weather::Ordinary => {
+                        self.rng.u64(100 * MS..6_000 * MS)
+                    }
+                };
+                (kinds[self.rng.usize(..kinds.len())], begins, lasts)
             };
             let region = self.rng.usize(..self.agents.len());
             let other = (region + self.rng.usize(1..self.agents.len())) % self.agents.len();
-            let at_holder = self.rng.u8(..3) > 0;
+            let at_holder = self.rng.u8(..3) > 0 && !(silence && kind == Kind::AgentCrash);
             self.faults.push(Fault { kind, region, other, at_holder, lasts });
             self.after(begins, Event::Strike(self.faults.len() - 1));
         }
@@ -122,7 +166,7 @@ impl World {
     /// One fault only: the writer's region is lost, or cut off, until everything is mended.
     pub(crate) fn lose_the_writer(&mut self) {
         let kind = if self.rng.bool() { Kind::RegionCrash } else { Kind::Isolation };
-        self.faults = vec![Fault { kind, region: 0, other: 1, at_holder: true, lasts: HEALED_AT }];
+        self.faults = vec![Fault { kind, region: 0, other: 1, at_holder: true, lasts: self.setup.healed_at }];
         let begins = self.rng.u64(FAULTS_FROM..FAULTS_FROM + 1_000 * MS);
         self.after(begins, Event::Strike(0));
     }
@@ -138,7 +182,7 @@ impl World {
         }
         let Fault { kind, region, other, lasts, .. } = self.faults[index];
         // Because healing ends every fault, none is longer than that.
-        let lasts = lasts.min(HEALED_AT.saturating_sub(self.now + 2 * MS));
+        let lasts = lasts.min(self.setup.healed_at.saturating_sub(self.now + 2 * MS));
         if region == other || lasts == 0 {
             return;
         }
@@ -193,7 +237,7 @@ impl World {
 
     pub(crate) fn mend(&mut self, index: usize) {
         let Fault { kind, region, other, .. } = self.faults[index];
-        if self.now >= HEALED_AT {
+        if self.now >= self.setup.healed_at {
             return;
         }
         self.disturbed_at = self.now;
@@ -202,6 +246,7 @@ impl World {
             Kind::RegionCrash => {
                 if self.agents[region].helm.is_none() {
                     self.agents[region].clock.reboot(&mut self.rng);
+                    self.agents[region].remembered = None;
                 }
                 self.start_region(region);
             }

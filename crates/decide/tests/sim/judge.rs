@@ -43,6 +43,8 @@ pub(crate) struct Judge {
     holders: BTreeMap<Epoch, RegionName>,
     writers: BTreeMap<Epoch, usize>,
     newest_stored: Epoch,
+    /// How often the right went to another region.
+    pub(crate) failovers: u64,
     admitted: BTreeMap<u32, Epoch>,
     /// Every acknowledged write, with its epoch and the moment.
     acknowledged: BTreeMap<u32, (Epoch, Micros)>,
@@ -67,6 +69,7 @@ impl Judge {
             holders: BTreeMap::new(),
             writers: BTreeMap::new(),
             newest_stored: Epoch::NONE,
+            failovers: 0,
             admitted: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -122,6 +125,8 @@ impl Judge {
         });
         let changes = newest > Epoch::NONE && key.epoch != newest && !handed_over;
         self.hold(at, "I5", !(self.calm && changes), || format!("a short fault changed the epoch: {key:?}"));
+        let moved = self.holders.range(..key.epoch).next_back().is_some_and(|(_, last)| *last != key.holder);
+        self.failovers += u64::from(moved && key.epoch > newest);
         self.newest_stored = newest.max(key.epoch);
     }
 

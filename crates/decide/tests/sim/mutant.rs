@@ -3,6 +3,8 @@
 //! Each one breaks what surrounds the helm (the driver, the gate, the store, the clock) or what the helm is told,
 //! in the way in which a plausible mistake would. The helm's own code has no switch for any of them.
 
+use crate::setup::Weather;
+
 /// A deliberate breakage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mutant {
@@ -52,7 +54,7 @@ pub(crate) enum Mutant {
     OwnTtlObserved,
     /// A region that was ordered to take the right does not wait for its end.
     ForcedIgnoresLeaseEnd,
-    /// An agent that starts again forgets that it may have promised.
+    /// An agent that starts again goes on from the change of the key that its last run saw, and forgets its promise.
     PromiseForgottenInRestart,
     /// One region's promise is taken for that of all.
     OnePromiseIsEnough,
@@ -118,6 +120,17 @@ impl Mutant {
         Self::OlderOrdersObeyed,
     ];
 
+    /// The worlds in which it shows.
+    pub(crate) fn weather(self) -> Weather {
+        match self {
+            Self::PromiseForgottenInRestart | Self::OnePromiseIsEnough | Self::PromiseForNewest => {
+                Weather::Silence
+            }
+            Self::GateKeepsTheLongerDeadline => Weather::Restless,
+            _ => Weather::Ordinary,
+        }
+    }
+
     /// The invariants that may be the first to notice it.
     pub(crate) fn breaks(self) -> &'static [&'static str] {
         match self {
@@ -130,9 +143,10 @@ impl Mutant {
             | Self::ClockStopsInStall
             | Self::ReleaseBeforeGateShuts
             | Self::LateAnswerForNewest => &["I1"],
-            Self::BlindPut | Self::PutOnEpoch => &["I1", "I6"],
-            Self::UnknownTakenForStored => &["I1", "I4", "I5"],
-            Self::RejoinListsNothing | Self::NoPatience => &["I3"],
+            Self::BlindPut | Self::PutOnEpoch => &["I1", "I2", "I6"],
+            Self::UnknownTakenForStored => &["I1", "I2", "I4", "I5"],
+            Self::RejoinListsNothing => &["I3"],
+            Self::NoPatience => &["I3", "I5"],
             Self::FollowsWithoutRejoin => &["I4"],
             Self::NeverPolls => &["I4", "I5"],
             Self::NoGrace => &["I5"],
@@ -150,7 +164,9 @@ impl Mutant {
             | Self::StandbyIgnored => &["I2"],
             Self::BoundIgnored => &["I3"],
             Self::DrainedClaims | Self::MaintenanceIgnored | Self::OlderOrdersObeyed => &["ORDERS"],
-            Self::IncompleteCopyClaims | Self::DivergedCopyClaims => &["I7"],
+            Self::IncompleteCopyClaims => &["I7"],
+            // Because a gate does not open before its database is promoted, the false holder may just be stuck.
+            Self::DivergedCopyClaims => &["I4", "I7"],
         }
     }
 }

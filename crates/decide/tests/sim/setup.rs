@@ -22,8 +22,27 @@ const NAMES: [&str; 5] = ["eu-west-1", "us-east-1", "ap-southeast-1", "sa-east-1
 /// When faults begin: the first writer is up by then.
 pub(crate) const FAULTS_FROM: Micros = 4_000 * MS;
 
-/// When everything is mended.
-pub(crate) const HEALED_AT: Micros = 16_000 * MS;
+/// When everything is mended: in an ordinary world, and in one full of faults.
+const HEALED_AT: Micros = 16_000 * MS;
+const STORM_ENDS_AT: Micros = 64_000 * MS;
+
+/// How much goes wrong in a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weather {
+    /// One to five faults of any kind, or a few that are too short to matter.
+    Ordinary,
+    /// One after the other, most of them at the writer: many failovers for the time that a run takes.
+    Storm,
+    /// `quorum.failsafe` in a world in which the writer often does not reach the store, and others start again.
+    Silence,
+    /// False alarms, one after the other: a writer is cut off for a little longer than its right lasts.
+    Restless,
+}
+
+impl Weather {
+    /// Every one; `WEATHER=n` is the n-th.
+    pub(crate) const ALL: [Self; 4] = [Self::Ordinary, Self::Storm, Self::Silence, Self::Restless];
+}
 
 /// One world, before it starts.
 pub(crate) struct Setup {
@@ -37,6 +56,9 @@ pub(crate) struct Setup {
     pub(crate) later_ttl: Duration,
     /// How long a tenure ends a time of unrest.
     pub(crate) quiet: Duration,
+    pub(crate) weather: Weather,
+    /// When everything is mended.
+    pub(crate) healed_at: Micros,
     /// Only faults that must change no epoch.
     pub(crate) calm: bool,
     /// Share of the messages lost.
@@ -59,9 +81,11 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    pub(crate) fn draw(mutant: Option<Mutant>, rng: &mut fastrand::Rng) -> Self {
+    pub(crate) fn draw(mutant: Option<Mutant>, weather: Weather, rng: &mut fastrand::Rng) -> Self {
+        let storm = weather != Weather::Ordinary;
+        let silence = weather == Weather::Silence;
         let regions = [2, 2, 3, 3, 3, 5][rng.usize(..6)];
-        let calm = rng.u8(..8) == 0;
+        let calm = rng.u8(..8) == 0 && !storm;
         let nearest = [1, 10][rng.usize(..2)];
         let farthest = [2, 20, 50][rng.usize(..3)].max(nearest + 1);
         let mut one_way = vec![vec![0; regions]; regions];
@@ -80,12 +104,17 @@ impl Setup {
                 ttl,
                 rng.bool(),
                 commit(rng),
-                rng.u8(..3) == 0,
+                silence || rng.u8(..3) == 0,
             ),
             later_ttl: Duration::from_millis([1_500, 2_000, 3_000][rng.usize(..3)]),
-            quiet: Duration::from_millis([2_500, 600_000][rng.usize(..2)]),
+            quiet: match weather {
+                Weather::Restless => ttl * 3,
+                _ => Duration::from_millis([2_500, 600_000][rng.usize(..2)]),
+            },
             one_way,
             store_one_way,
+            weather,
+            healed_at: if storm { STORM_ENDS_AT } else { HEALED_AT },
             calm,
             loss: if unkind { rng.f64() * 0.05 } else { 0.0005 },
             tail: if unkind { rng.f64() * 0.03 } else { 0.0 },
@@ -93,7 +122,7 @@ impl Setup {
             poll_every: rng.u64(80 * MS..300 * MS),
             watched: rng.u8(..4) > 0,
             copies_afresh: rng.bool(),
-            client_every: rng.u64(60 * MS..200 * MS),
+            client_every: rng.u64(60 * MS..200 * MS) * if storm { 4 } else { 1 },
             gap_max: 50 * MS,
         }
     }
@@ -146,7 +175,7 @@ impl Setup {
         // A restless right lasts twice as long, and a restart may have brought a longer TTL.
         let longest =
             self.ttl_micros().max(u64::try_from(self.later_ttl.as_micros()).expect("a TTL is short"));
-        HEALED_AT + 5 * longest + 4_000 * MS
+        self.healed_at + 5 * longest + 4_000 * MS
     }
 
     /// The end of the run.

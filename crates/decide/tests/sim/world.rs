@@ -15,7 +15,7 @@ use crate::{
     judge::{Judge, Violation},
     mutant::Mutant,
     network::Network,
-    setup::{HEALED_AT, Setup},
+    setup::{Setup, Weather},
     store::{Request, Store},
 };
 
@@ -76,14 +76,15 @@ pub(crate) struct Outcome {
     pub(crate) trace: VecDeque<String>,
     pub(crate) acknowledged: usize,
     pub(crate) stranded: usize,
-    pub(crate) epochs: u64,
+    /// How often the right went from one region to another.
+    pub(crate) failovers: u64,
 }
 
 /// Loses the writer's region of the world that a seed draws, and nothing else: how long until the first write is
 /// acknowledged elsewhere, and how long is the TTL? `None` where no region may take over.
 pub(crate) fn takeover(seed: u64) -> Option<(Micros, Micros)> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut setup = Setup::draw(None, &mut rng);
+    let mut setup = Setup::draw(None, Weather::Ordinary, &mut rng);
     (setup.loss, setup.tail) = (0.0, 0.0);
     let mut world = World::new(setup, rng, false);
     for event in &mut world.events {
@@ -98,15 +99,15 @@ pub(crate) fn takeover(seed: u64) -> Option<(Micros, Micros)> {
 }
 
 /// Runs the world that a seed draws.
-pub(crate) fn run(seed: u64, mutant: Option<Mutant>, traced: bool) -> Outcome {
+pub(crate) fn run(seed: u64, mutant: Option<Mutant>, weather: Weather, traced: bool) -> Outcome {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let setup = Setup::draw(mutant, &mut rng);
+    let setup = Setup::draw(mutant, weather, &mut rng);
     let mut world = World::new(setup, rng, traced);
     world.run();
     Outcome {
         acknowledged: world.judge.acknowledged(),
         stranded: world.databases.iter().map(|database| database.stranded.len()).sum(),
-        epochs: world.store.key.as_ref().map_or(0, |key| key.epoch.0),
+        failovers: world.judge.failovers,
         violation: world.judge.violation,
         trace: world.trace.unwrap_or_default(),
     }
@@ -144,7 +145,8 @@ impl World {
             world.after(first, Event::Client(region));
         }
         world.draw_faults();
-        world.after(HEALED_AT, Event::Heal);
+        let healed_at = world.setup.healed_at;
+        world.after(healed_at, Event::Heal);
         let settled = world.setup.settled_at();
         world.after(settled, Event::Count);
         world
