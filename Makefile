@@ -3,7 +3,7 @@
 SPEC  ?= examples/shop/isles.yaml
 ISLES := ./target/release/isles
 
-.PHONY: up down test check install build
+.PHONY: up down test check nightly install build
 
 up: build ## Three regions of the example shop on this machine.
 	$(ISLES) -f $(SPEC) up --detach
@@ -24,6 +24,9 @@ test: install ## Format, lints, every test. The last line is the runner's own co
 
 check: install ## `make test`, and tidy, licences and documentation besides.
 	cargo xtask check
+
+nightly: ## A million simulated failovers; FAILOVERS=n for another number. The last line is the verdict.
+	cargo test --release --package isles-decide --test sim -- --ignored --nocapture
 
 install: ## PostgreSQL and etcd, where they are missing.
 	@scripts/install-dependencies.sh

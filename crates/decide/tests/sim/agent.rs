@@ -199,10 +199,10 @@ impl World {
                 self.acknowledge(region, Pending { write, epoch, incarnation, position });
             }
             Wake::PromiseAsked { from, incarnation, request } => {
-                self.consider_promise(region, from, incarnation, *request);
+                self.consider_promise(region, from, incarnation, &request);
             }
             Wake::Promised { region: peer, epoch, asked_at } => {
-                self.see_promise(region, peer, epoch, asked_at)
+                self.see_promise(region, peer, epoch, asked_at);
             }
             Wake::Stop => self.stop(region),
             Wake::Stopping => self.tell(region, Fact::Stopping),

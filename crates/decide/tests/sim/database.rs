@@ -213,7 +213,7 @@ impl World {
                 self.required(region, *order);
             }
             Work::Confirmed { from, epoch, position } if current => {
-                self.confirm(region, from, epoch, position)
+                self.confirm(region, from, epoch, position);
             }
             Work::Write { .. }
             | Work::Promoted { .. }

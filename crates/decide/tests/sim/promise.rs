@@ -26,12 +26,12 @@ impl World {
         region: usize,
         from: usize,
         incarnation: u64,
-        request: PromiseRequest,
+        request: &PromiseRequest,
     ) {
         self.tell(region, Fact::PromiseAsked(request.clone()));
-        let gave = self.agents[region].helm.as_ref().is_some_and(|helm| helm.promised(&request));
+        let gave = self.agents[region].helm.as_ref().is_some_and(|helm| helm.promised(request));
         if gave && let Some(delay) = self.net.delay(&mut self.rng, End::Region(region), End::Region(from)) {
-            let PromiseRequest { epoch, asked_at, .. } = request;
+            let PromiseRequest { epoch, asked_at, .. } = *request;
             let wake = Wake::Promised { region, epoch, asked_at };
             self.after(delay, Event::Agent(from, incarnation, wake));
         }
