@@ -106,7 +106,11 @@ fn waits_for(commit: &CommitOrder) -> BTreeSet<RegionName> {
 /// Before the database opens as the writer: puts the setting in place, whatever an earlier time has left.
 pub(crate) async fn before_opening(own: &Client, commit: &CommitOrder) -> Result<(), DatabaseError> {
     let wanted = waits_for(commit);
-    if regions_in(&shown(own).await?, &wanted) == Some(wanted.len()) {
+    let shown = shown(own).await?;
+    // A setting that was being proved when an agent died waits for somebody whom there is not.
+    let waits_for_all_and_no_more =
+        wanted.is_empty() || shown.starts_with(&format!("FIRST {} (", wanted.len()));
+    if regions_in(&shown, &wanted) == Some(wanted.len()) && waits_for_all_and_no_more {
         return Ok(());
     }
     set(own, &list(&wanted, 0)).await
@@ -188,7 +192,11 @@ impl Keeper {
         let link = self.link().await?;
         if !wanted.is_empty() && !waits_already {
             let prove = prove(link, &config, wanted);
-            within(SETTLE_MAX, "seeing a commit wait", prove).await?;
+            if let Err(error) = within(SETTLE_MAX, "seeing a commit wait", prove).await {
+                // Commits must not go on waiting for somebody whom there is not.
+                set(link, &list(wanted, 0)).await?;
+                return Err(error);
+            }
         }
         let now = ranks(&shown(link).await?);
         let offset = (0..=now.len()).find(|offset| {

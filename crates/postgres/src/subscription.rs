@@ -42,6 +42,9 @@ pub(crate) async fn create(
 ) -> Result<(), DatabaseError> {
     let conninfo = conninfo(world, address);
     let copy = start == Start::Copy;
+    if copy {
+        keep_apart(client, world).await?;
+    }
     let statement = format!(
         "CREATE SUBSCRIPTION {} CONNECTION {} PUBLICATION isles
          WITH (slot_name = {}, create_slot = {copy}, copy_data = {copy}, binary = false, streaming = false,
@@ -53,6 +56,29 @@ pub(crate) async fn create(
     );
     let made = async { client.batch_execute(&statement).await.doing("creating the subscription") };
     within(CREATE_MAX, "creating the subscription", made).await
+}
+
+/// Sees to it that the subscription to be made has a number that no other region's has.
+///
+/// The workers that copy single tables make slots at the writer, named for the numbers of subscription and table and for
+/// the cluster's system identifier (PostgreSQL, chapter 31.2.1). Clusters that were made from one copy of a data
+/// directory have the same identifier and, made alike, the same numbers: they would take one another's slots away, and
+/// neither copy would ever be complete. So each region takes numbers of a remainder of its own.
+async fn keep_apart(client: &Client, world: &World) -> Result<(), DatabaseError> {
+    let config = &world.config;
+    let place = config.peers.keys().filter(|peer| **peer < config.region).count();
+    let body = format!(
+        "DECLARE number oid; BEGIN LOOP
+           CREATE SUBSCRIPTION \"isles place\" CONNECTION '' PUBLICATION isles WITH (connect = false, slot_name = NONE);
+           SELECT s.oid INTO number FROM pg_subscription s WHERE s.subname = 'isles place';
+           DROP SUBSCRIPTION \"isles place\";
+           EXIT WHEN (number::bigint + 1) % {regions} = {place};
+         END LOOP; END",
+        regions = config.peers.len() + 1,
+    );
+    let statement =
+        format!("SET client_min_messages = error; DO {}; RESET client_min_messages", literal(&body));
+    client.batch_execute(&statement).await.doing("choosing the subscription's number")
 }
 
 /// Points the subscription at the writer's present address and password, where they are others than it was made with.

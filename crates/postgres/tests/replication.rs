@@ -41,6 +41,22 @@ async fn a_replica_copies_follows_and_takes_over_with_its_sequences_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn regions_made_from_one_data_directory_copy_side_by_side() {
+    let mut all = regions(&["ap", "eu", "us"]).await;
+    let (mut us, mut eu, mut ap) = (all.pop().unwrap(), all.pop().unwrap(), all.pop().unwrap());
+    let identifier = "SELECT system_identifier FROM pg_control_system()";
+    assert_eq!(us.value(identifier).await, ap.value(identifier).await, "else this shows nothing");
+    eu.write(1).await;
+    eu.run(SHOP).await;
+    tokio::join!(us.follow("eu", 1), ap.follow("eu", 1));
+    us.shows("SELECT count(*) FROM item", "100").await;
+    ap.shows("SELECT count(*) FROM item", "100").await;
+    // The slots that copy single tables are named for these numbers: they can never be the same.
+    let place = "SELECT oid::bigint % 3 FROM pg_subscription";
+    assert_eq!((ap.value(place).await.as_str(), us.value(place).await.as_str()), ("0", "2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_runs_out_is_fenced_without_being_told() {
     let mut eu = regions(&["eu"]).await.pop().unwrap();
     eu.order_write_for(1, Duration::from_secs(5));
