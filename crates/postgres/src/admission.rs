@@ -16,16 +16,31 @@ const RELOAD_MAX: Duration = Duration::from_secs(2);
 /// Between two looks whether it has.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// Names the one role that may log in, or nobody, in one step: PostgreSQL never reads half of it.
+/// Names the one role that may log in, or nobody, in one step: PostgreSQL never reads half of it. A file that names
+/// nobody lies ready from the time when somebody was named: it can be put in place on a full disk.
 pub(crate) fn write(file: &Path, role: Option<&str>) -> Result<(), DatabaseError> {
-    let text = role.map_or_else(
-        || DatabaseFiles::NOBODY.to_owned(),
-        |role| format!("\"{}\"\n", role.replace('"', "\"\"")),
-    );
-    let new = file.with_extension("new");
-    std::fs::write(&new, text)
-        .and_then(|()| std::fs::rename(&new, file))
-        .map_err(|source| DatabaseError::Admission { path: file.to_owned(), source })
+    let (new, ready) = (file.with_extension("new"), file.with_extension("nobody"));
+    let written = match role {
+        Some(role) => {
+            let text = format!("\"{}\"\n", role.replace('"', "\"\""));
+            std::fs::write(&ready, DatabaseFiles::NOBODY)
+                .and_then(|()| std::fs::write(&new, text))
+                .and_then(|()| std::fs::rename(&new, file))
+        }
+        None => std::fs::write(&new, DatabaseFiles::NOBODY)
+            .and_then(|()| std::fs::rename(&new, file))
+            .or_else(|full| {
+                let nobody = |text: String| text == DatabaseFiles::NOBODY;
+                if std::fs::read_to_string(file).is_ok_and(nobody) {
+                    return Ok(());
+                }
+                if std::fs::read_to_string(&ready).is_ok_and(nobody) {
+                    return std::fs::rename(&ready, file);
+                }
+                Err(full)
+            }),
+    };
+    written.map_err(|source| DatabaseError::Admission { path: file.to_owned(), source })
 }
 
 /// Has PostgreSQL read its settings anew. The postmaster tells its sessions while it reads, and takes no new ones
@@ -47,4 +62,23 @@ pub(crate) async fn reload(client: &Client) -> Result<(), DatabaseError> {
         }
     };
     within(RELOAD_MAX, DOING, reloaded).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_named_even_where_nothing_can_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("admitted");
+        write(&file, Some("app")).unwrap();
+        // Nothing can be written in place of the file that a new text goes to first.
+        std::fs::create_dir(file.with_extension("new")).unwrap();
+        write(&file, None).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), DatabaseFiles::NOBODY);
+        write(&file, None).unwrap();
+        assert!(write(&file, Some("app")).is_err());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), DatabaseFiles::NOBODY);
+    }
 }

@@ -70,28 +70,37 @@ pub(crate) async fn run(
     mut died: watch::Receiver<Option<Footing>>,
     stop: CancellationToken,
 ) {
+    let mut room = world.room.changes();
+    let mut last_dead = None;
     let mut keeper = Keeper { world, link: None, open: None, admits: None };
     while !stop.is_cancelled() {
-        if died.borrow_and_update().is_some() {
+        let dead = *died.borrow_and_update();
+        let named_nobody = keeper.admits == Some(true) && !keeper.world.admits.load(Ordering::Acquire);
+        if dead.is_some() && dead != last_dead || named_nobody {
             // Nobody is let in after its next start, until the door is opened anew.
-            (keeper.link, keeper.open, keeper.admits) = (None, None, Some(false));
+            (keeper.link, keeper.open, keeper.admits) = (None, None, None);
         }
-        let wish = {
+        last_dead = dead;
+        let wish = if *room.borrow_and_update() {
+            Door::Shut
+        } else {
             let order = orders.borrow_and_update().clone();
             wish(&order, *promoted.borrow_and_update(), (keeper.world.clock)())
         };
         let pause = match keeper.bring_to(wish).await {
             Ok(()) => keeper.until_next_look(wish),
             Err(error) => {
-                debug!(error = %error, "The fence could not reach the database.");
+                debug!(error = %error, "The database's door is not as it should be yet.");
+                keeper.world.room.learn(&error);
                 keeper.link = None;
-                RETRY_AFTER
+                if keeper.world.room.is_lost() { CHECK_EVERY } else { RETRY_AFTER }
             }
         };
         tokio::select! {
             changed = orders.changed() => if changed.is_err() { break },
             changed = promoted.changed() => if changed.is_err() { break },
             changed = died.changed() => if changed.is_err() { break },
+            changed = room.changed() => if changed.is_err() { break },
             () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
         }
@@ -155,11 +164,13 @@ impl Keeper {
         }
     }
 
+    /// A database that can write nothing cannot change the role; the file and the sessions are seen to all the same.
     async fn shut(&mut self) -> Result<(), DatabaseError> {
         let was_open = self.open.is_some();
-        self.admit(false).await?;
-        self.send(&shut_statement(&self.world), "shutting the door").await?;
+        let admitted = self.admit(false).await;
+        let changed = self.send(&shut_statement(&self.world), "shutting the door").await;
         self.end_sessions().await?;
+        admitted.and(changed)?;
         self.open = None;
         if was_open {
             info!("The app's role is fenced.");

@@ -26,6 +26,7 @@ mod rebuild;
 mod reconcile;
 mod rejoin;
 mod roles;
+mod room;
 mod run;
 mod schema;
 pub mod sentry;

@@ -30,6 +30,8 @@ pub(crate) enum Purpose {
     Measure,
     /// Lets commits wait for other regions.
     Standbys,
+    /// Tries whether anything can be written.
+    Room,
 }
 
 impl Purpose {
@@ -41,6 +43,7 @@ impl Purpose {
             Self::Reconcile => "isles reconcile",
             Self::Measure => "isles measure",
             Self::Standbys => "isles standbys",
+            Self::Room => "isles room",
         }
     }
 }

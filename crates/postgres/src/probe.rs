@@ -211,7 +211,10 @@ impl Probe {
         let applied = Lsn(row.get::<_, PgLsn>("applied").into());
         let own_end = Lsn(row.get::<_, PgLsn>("own_end").into());
         let next_transaction = u32::try_from(row.get::<_, i64>("next_transaction")).unwrap_or_default();
-        self.footing = self.own_end.replace(own_end).map(|end| Footing { end, next_transaction });
+        let lost = self.world.room.is_lost();
+        if !lost || self.footing.is_none() {
+            self.footing = self.own_end.replace(own_end).map(|end| Footing { end, next_transaction });
+        }
         let role = match following {
             Some((writer, epoch)) if row.get("follows") => {
                 let whole = row.get::<_, bool>("whole") && lineage.epoch == epoch;
@@ -230,8 +233,10 @@ impl Probe {
             DatabaseRole::Replica { .. } | DatabaseRole::Writer { .. } | DatabaseRole::Fenced => None,
         };
         let position = if lineage.wrote { own_end } else { applied };
+        // A replica that can write nothing grows stale, and answers reads until then.
+        let useless = lost && lineage.wrote && !matches!(role, DatabaseRole::Replica { .. });
         DatabaseReport {
-            state: DatabaseState::Up,
+            state: if useless { DatabaseState::Down } else { DatabaseState::Up },
             role,
             lineage,
             position,

@@ -1,7 +1,7 @@
 //! Brings one region's PostgreSQL to what is ordered, and reports what it is.
 //!
 //! Tasks of their own, so that none delays another: the fence, the probe, the look at the log of a database that
-//! crashed, the measure of the writer's log, and the reconciling work (promote, follow, rejoin, carry the schema). Decides nothing.
+//! crashed, the trial whether it can write, the measure of the writer's log, and the reconciling work (promote, follow, rejoin, carry the schema). Decides nothing.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,9 @@ use crate::{
     gate::Acknowledge,
     ledger,
     link::{Link, Purpose},
-    measure, probe, reconcile, standbys,
+    measure, probe, reconcile,
+    room::{self, Room},
+    standbys,
 };
 
 /// Where this region's database and its peers' are.
@@ -63,6 +65,8 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     /// Whether PostgreSQL would let the app's role in, as far as the file of those who may log in goes.
     pub(crate) admits: AtomicBool,
+    /// Whether the database can write.
+    pub(crate) room: Room,
     /// Rung after a change that should be reported at once.
     pub(crate) changed: Arc<Notify>,
 }
@@ -100,7 +104,8 @@ pub async fn run(
     ledger::tally(&config.ledger_path, &config.stranded).await;
     // Where there is no such file, the role's own right to log in is all there is.
     let admits = AtomicBool::new(config.database.files.is_none());
-    let world = Arc::new(World { config, findings, meter, clock, admits, changed: Arc::new(Notify::new()) });
+    let (room, changed) = (Room::new(), Arc::new(Notify::new()));
+    let world = Arc::new(World { config, findings, meter, clock, admits, room, changed });
     let (order_in, orders) = watch::channel(Plan::starting().database);
     let (promoted_in, promoted) = watch::channel(None);
     let (sample_in, samples) = watch::channel(None);
@@ -115,6 +120,7 @@ pub async fn run(
             bounded::run(world.clone(), orders.clone(), promoted, followers, known_in, stop.clone()),
             probe::run(world.clone(), facts.clone(), (samples, known), died_in, stop.clone()),
             crash::run(world.clone(), plans, died, facts, stop.clone()),
+            room::run(world.clone(), stop.clone()),
             measure::run(world.clone(), orders.clone(), sample_in, stop.clone()),
             reconcile::run(world.clone(), orders, promoted_in, stop.clone()),
         );
