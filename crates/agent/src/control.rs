@@ -3,12 +3,16 @@
 //!
 //! Changes nothing else: what an order leads to is decided by every region's helm when it reads it there.
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Query, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -36,6 +40,11 @@ pub const SNAPSHOTS_WAITING_MAX: usize = 16;
 const ORDER_BYTES_MAX: usize = 4 * 1024;
 /// Audit entries in one answer: at most, and when nobody says how many.
 const AUDIT_ANSWER_MAX: u32 = 100;
+
+/// How long whoever knows a report waits for another one.
+pub(crate) const NEWS_WAIT: Duration = Duration::from_millis(150);
+/// How long an answer was kept back for news, in microseconds: no part of the round trip.
+pub(crate) const HELD_US: HeaderName = HeaderName::from_static("isles-held-us");
 
 /// What the control port shows.
 #[derive(Clone)]
@@ -76,8 +85,30 @@ async fn report(State(control): State<Control>, headers: HeaderMap) -> Response 
     if let Err(refused) = control.knows(&headers) {
         return refused;
     }
-    let report = control.report.borrow().clone();
-    Json(report).into_response()
+    let asked = tokio::time::Instant::now();
+    let known = headers.get(header::IF_NONE_MATCH);
+    let mut reports = control.report.clone();
+    let (tag, report) = loop {
+        let report = reports.borrow_and_update().clone();
+        let tag = tag(&report);
+        if known != Some(&tag) {
+            break (tag, report);
+        }
+        match tokio::time::timeout_at(asked + NEWS_WAIT, reports.changed()).await {
+            Ok(Ok(())) => {}
+            // Because an answer tells that the region lives, it comes without news too.
+            Ok(Err(_)) | Err(_) => break (tag, report),
+        }
+    };
+    let held = HeaderValue::from(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX));
+    ([(header::ETAG, tag), (HELD_US, held)], Json(report)).into_response()
+}
+
+/// Names what a report says; it need not tell the same to another version of Isles.
+fn tag(report: &RegionReport) -> HeaderValue {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&serde_json::to_vec(report).unwrap_or_default());
+    HeaderValue::from_str(&format!("\"{:016x}\"", hasher.finish())).expect("hexadecimal digits in quotes")
 }
 
 impl Control {
@@ -181,4 +212,54 @@ async fn metrics(State(control): State<Control>) -> Response {
 /// Compares in a time that does not tell where two texts of one length differ.
 fn same(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && left.iter().zip(right).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use isles_model::{AppReport, DatabaseReport, Epoch, Fact, config::EtcdConfig};
+
+    use super::*;
+    use crate::{
+        clock,
+        probe::{PeerProbe, probe_peer},
+    };
+
+    #[tokio::test]
+    async fn a_peer_is_told_of_a_change_and_hears_now_and_then_that_nothing_has_changed() {
+        let region: RegionName = "eu".parse().unwrap();
+        let first = RegionReport {
+            region: region.clone(),
+            incarnation: 1,
+            epoch: Epoch(1),
+            database: DatabaseReport::unknown(),
+            app: AppReport::default(),
+            draining: false,
+        };
+        let (reports, report) = watch::channel(first.clone());
+        let etcd = EtcdConfig { endpoints: vec!["http://127.0.0.1:1".into()], prefix: "t".into(), tls: None };
+        let control = Control {
+            report,
+            snapshots: mpsc::channel(1).0,
+            meter: Arc::new(Registered::new(&region).unwrap()),
+            peer_secret: "secret".into(),
+            store: Arc::new(Etcd::new(&etcd).unwrap()),
+            region: region.clone(),
+            regions: Arc::new([region.clone()]),
+        };
+        let stop = CancellationToken::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, control, stop.clone()));
+        let (facts, mut seen) = mpsc::channel(1);
+        let probe = PeerProbe { region, control: address, rtt: Duration::ZERO, secret: "secret".into() };
+        tokio::spawn(probe_peer(probe, facts, clock::clock(), stop.clone()));
+
+        for _ in 0..2 {
+            assert!(matches!(seen.recv().await, Some(Fact::Peer { report, .. }) if report == first));
+        }
+        let second = RegionReport { draining: true, ..first };
+        reports.send_replace(second.clone());
+        while !matches!(seen.recv().await, Some(Fact::Peer { report, .. }) if report == second) {}
+        stop.cancel();
+    }
 }

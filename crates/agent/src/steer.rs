@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use isles_decide::{Decision, Helm};
 use isles_model::{
-    Because, DatabaseState, Epoch, Fact, LeaseOrder, Meter, Metric, Moment, Orders, Plan, RegionReport,
-    Revision, Snapshot, Writes, ids::Clock,
+    Because, DatabaseReport, DatabaseRole, DatabaseState, Epoch, Fact, LeaseOrder, Meter, Metric, Moment,
+    Orders, Plan, RegionReport, Revision, Snapshot, Writes, ids::Clock,
 };
 use isles_postgres::Findings;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -30,6 +30,8 @@ pub struct Steering {
     pub orders: mpsc::Sender<LeaseOrder>,
     /// Goes to peers.
     pub report: watch::Sender<RegionReport>,
+    /// Tells the database's actuator whether the writer's database is away or fenced.
+    pub closely: watch::Sender<bool>,
     /// People asking.
     pub snapshots: mpsc::Receiver<oneshot::Sender<Snapshot>>,
     /// What the database's actuator found.
@@ -94,6 +96,7 @@ impl Steering {
         match &fact {
             Fact::Peer { report, rtt } => {
                 self.meter.set(Metric::WanRttSeconds, &[report.region.as_str()], rtt.as_secs_f64());
+                self.look_closely(report);
             }
             Fact::Database(report) => {
                 let up = report.state == DatabaseState::Up;
@@ -115,6 +118,17 @@ impl Steering {
             | Fact::Stopping => {}
         }
         self.helm.observe(now, fact);
+    }
+
+    /// While the database that writes go to stands still, it matters how far this region's is.
+    fn look_closely(&self, peer: &RegionReport) {
+        let writes = match &self.plans.borrow().writes {
+            Writes::At { region, .. } => *region == peer.region,
+            Writes::Here { .. } | Writes::Nowhere { .. } => false,
+        };
+        let DatabaseReport { state, role, .. } = &peer.database;
+        let stands = *state == DatabaseState::Down || *role == DatabaseRole::Fenced;
+        self.closely.send_if_modified(|closely| replace(closely, &(stands && writes)));
     }
 
     fn stand(&mut self, orders: &Orders, revision: Revision) {

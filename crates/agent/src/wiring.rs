@@ -120,6 +120,7 @@ pub async fn run(
     let (plans, plan) = watch::channel(Plan::starting());
     let (orders, orders_seen) = mpsc::channel(ORDERS_WAITING_MAX);
     let (report, report_seen) = watch::channel(helm.report(started));
+    let (closely, look_closely) = watch::channel(false);
     let (snapshots, snapshots_seen) = mpsc::channel(SNAPSHOTS_WAITING_MAX);
     let findings = Findings::default();
     let stranded = Arc::new(AtomicU64::new(0));
@@ -130,6 +131,7 @@ pub async fn run(
         plans,
         orders,
         report,
+        closely,
         snapshots: snapshots_seen,
         findings: findings.clone(),
         journal,
@@ -159,6 +161,7 @@ pub async fn run(
         facts,
         plan,
         report_seen,
+        look_closely,
         snapshots,
         findings,
         stranded,
@@ -231,6 +234,7 @@ struct Parts {
     facts: mpsc::Sender<Fact>,
     plan: watch::Receiver<Plan>,
     report_seen: watch::Receiver<RegionReport>,
+    look_closely: watch::Receiver<bool>,
     snapshots: mpsc::Sender<oneshot::Sender<Snapshot>>,
     findings: Findings,
     stranded: Arc<AtomicU64>,
@@ -283,6 +287,7 @@ impl Parts {
             facts,
             plan,
             report_seen,
+            look_closely,
             snapshots,
             findings,
             stranded,
@@ -357,6 +362,7 @@ impl Parts {
             peers: addresses(|peer| peer.database),
             commit: topology.database.commit,
             acknowledge,
+            closely: look_closely,
             exclude_tables: topology.database.exclude_tables.clone(),
             ledger_path: data_dir.join(LEDGER_FILE),
             stranded,

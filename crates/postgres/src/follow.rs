@@ -29,6 +29,10 @@ use crate::{
 const CARE_EVERY: Duration = Duration::from_secs(1);
 /// The same while it is not.
 const COPY_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks whether the writer is promoted.
+const PROMOTION_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long that is asked before it is said that the writer is not promoted.
+const PROMOTION_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long applying may fail, with the schemas equal, before the copy is made anew.
 const STUCK_MAX: Duration = Duration::from_secs(20);
 
@@ -71,6 +75,18 @@ enum Care {
     CopyAfresh(Afresh),
 }
 
+/// Asks a region that was given the right a moment ago until it is promoted.
+async fn wait_until_promoted(peer: &Link, writer: &RegionName, epoch: Epoch) -> Result<(), DatabaseError> {
+    let asked = Instant::now();
+    while bookkeeping::node(&**peer).await?.lineage != (Lineage { epoch, wrote: true }) {
+        if asked.elapsed() > PROMOTION_WAIT_MAX {
+            return Err(DatabaseError::Refused(format!("{writer} is not promoted for epoch {epoch} yet")));
+        }
+        sleep(PROMOTION_LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
 /// A replica at work.
 pub(crate) struct Follower<'a> {
     world: &'a World,
@@ -98,10 +114,7 @@ impl<'a> Follower<'a> {
     ) -> Result<Self, DatabaseError> {
         let own = rebuild::ensure(world).await?;
         let peer = world.peer_link(writer, Purpose::Reconcile).await?;
-        let theirs = bookkeeping::node(&*peer).await?;
-        if theirs.lineage != (Lineage { epoch, wrote: true }) {
-            return Err(DatabaseError::Refused(format!("{writer} is not promoted for epoch {epoch} yet")));
-        }
+        wait_until_promoted(&peer, writer, epoch).await?;
         let history = bookkeeping::promotions_after(&*peer, Epoch::NONE).await?;
         let mut follower = Self {
             world,

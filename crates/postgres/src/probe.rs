@@ -31,6 +31,10 @@ use crate::{
 
 /// Between two reports while nothing changes.
 pub const REPORT_EVERY: Duration = Duration::from_millis(200);
+/// The same while the writer is away or fenced: a peer may wait for this region to be as far as it was.
+const REPORT_CLOSELY_EVERY: Duration = Duration::from_millis(15);
+/// For how long at most; what takes longer is no handover.
+const CLOSELY_MAX: Duration = Duration::from_secs(5);
 /// How long a database may take to answer before it counts as down.
 pub const ANSWER_MAX: Duration = Duration::from_millis(500);
 
@@ -71,6 +75,7 @@ pub(crate) async fn run(
         footing: None,
         standbys,
     };
+    let mut closely = Closely { wanted: probe.world.config.closely.clone(), since: None };
     loop {
         let begun = Instant::now();
         let changed = probe.world.changed.clone();
@@ -86,12 +91,39 @@ pub(crate) async fn run(
         if facts.send(Fact::Database(report)).await.is_err() {
             return;
         }
+        let next = begun + closely.every();
         tokio::select! {
             () = stop.cancelled() => return,
             () = changed => {}
             () = probe.broken() => {}
-            () = tokio::time::sleep_until(begun + REPORT_EVERY) => {}
+            () = closely.begins() => {}
+            () = tokio::time::sleep_until(next) => {}
         }
+    }
+}
+
+/// How often to look.
+struct Closely {
+    wanted: watch::Receiver<bool>,
+    since: Option<Instant>,
+}
+
+impl Closely {
+    /// Completes when it becomes urgent how far this region is.
+    async fn begins(&mut self) {
+        while self.wanted.changed().await.is_ok() {
+            let wanted = *self.wanted.borrow_and_update();
+            self.since = wanted.then(Instant::now);
+            if wanted {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    fn every(&self) -> Duration {
+        let closely = self.since.is_some_and(|since| since.elapsed() < CLOSELY_MAX);
+        if closely { REPORT_CLOSELY_EVERY } else { REPORT_EVERY }
     }
 }
 

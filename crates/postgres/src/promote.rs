@@ -1,14 +1,14 @@
 //! Makes this region's database the writer of an epoch, without contacting the last one.
 //!
 //! The order matters: stop applying, note how far the last writer's log was applied, move the sequences, publish,
-//! reserve a slot for each region that may follow without a copy, record the epoch. Only then may the fence open. Every step may be repeated: an agent that dies half-way starts
-//! again and ends in the same state.
+//! record the epoch. Only then may the fence open. Meanwhile a slot is reserved for each region that may follow without a
+//! copy. Every step may be repeated: an agent that dies half-way starts again and ends in the same state.
 
 use std::time::Instant;
 
 use isles_model::{Epoch, Lsn};
 use tokio_postgres::types::PgLsn;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::{
     bookkeeping::{self, Promotion},
@@ -33,6 +33,8 @@ pub(crate) async fn promote(world: &World, link: &mut Link, epoch: Epoch) -> Res
     if node.lineage.epoch == epoch && node.lineage.wrote {
         return Ok(());
     }
+    // Because the log is written in order, the last commit alone has to wait for the disk.
+    link.batch("preparing the promotion", "SET synchronous_commit = off").await?;
     let subscribed = subscription::exists(link).await?;
     if node.following.is_some() && node.lineage.epoch == Epoch::NONE {
         return Err(DatabaseError::Refused("told to write, but the first copy is not complete".to_owned()));
@@ -48,14 +50,27 @@ pub(crate) async fn promote(world: &World, link: &mut Link, epoch: Epoch) -> Res
         }
         None => (None, Applied::default()),
     };
+    let stopped_ms = milliseconds(begun);
     let follows_another = node.following.is_some();
-    if follows_another {
-        sequences::advance(&**link, &world.findings).await?;
-    }
-    publish::keep(link, &world.config.exclude_tables, &world.findings).await?;
-    if follows_another {
-        slots::reserve(world, epoch).await;
-    }
+    // No row of the app's comes before the fence opens, so it is all the same to the slots what is changed beside them.
+    let reserve = async {
+        if follows_another {
+            slots::reserve(world, epoch).await;
+        }
+        milliseconds(begun)
+    };
+    let prepare = async {
+        if follows_another {
+            sequences::advance(&**link, &world.findings).await?;
+        }
+        let moved_ms = milliseconds(begun);
+        publish::keep(link, &world.config.exclude_tables, &world.findings).await?;
+        let published_ms = milliseconds(begun);
+        let catalogue = schema::fingerprint(link).await?;
+        debug!(%epoch, stopped_ms, moved_ms, published_ms, prepared_ms = milliseconds(begun), "The next writer is prepared.");
+        Ok::<_, DatabaseError>(catalogue)
+    };
+    let (reserved_ms, catalogue) = tokio::join!(reserve, prepare);
     let promotion = Promotion {
         epoch,
         region: world.config.region.clone(),
@@ -63,17 +78,22 @@ pub(crate) async fn promote(world: &World, link: &mut Link, epoch: Epoch) -> Res
         from_epoch: node.lineage.epoch,
         applied: applied.upto,
         last_commit: applied.last_commit,
-        catalogue: schema::fingerprint(link).await?,
+        catalogue: catalogue?,
     };
     let change = link.transaction().await.doing("recording the promotion")?;
+    change.batch_execute("SET LOCAL synchronous_commit = local").await.doing("recording the promotion")?;
     if subscribed {
         change.batch_execute(subscription::REMOVE).await.doing("removing the subscription")?;
     }
     bookkeeping::record_promotion(&change, &promotion).await?;
     change.commit().await.doing("recording the promotion")?;
-    let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    info!(%epoch, lsn = %applied.upto, elapsed_ms, "The database is promoted.");
+    link.batch("ending the promotion", "SET synchronous_commit = local").await?;
+    info!(%epoch, lsn = %applied.upto, reserved_ms, elapsed_ms = milliseconds(begun), "The database is promoted.");
     Ok(())
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn own_end(link: &Link) -> Result<Lsn, DatabaseError> {

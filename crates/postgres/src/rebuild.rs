@@ -61,11 +61,38 @@ impl Shape {
 
 /// Makes roles, database and bookkeeping where they are missing, and opens a session with the database.
 pub(crate) async fn ensure(world: &World) -> Result<Link, DatabaseError> {
-    let config = &world.config.database;
-    let cluster = Link::cluster(config, Purpose::Reconcile).await?;
+    let cluster = Link::cluster(&world.config.database, Purpose::Reconcile).await?;
     end_predecessors(&cluster).await?;
-    preflight::look(&cluster, world).await?;
-    roles::ensure(&cluster, config).await?;
+    look_over(&cluster, world).await?;
+    let own = Link::own(&world.config.database, Purpose::Reconcile).await?;
+    furnish(&own, world).await?;
+    Ok(own)
+}
+
+/// Opens a session with a database that holds rows already, without the looks of [`ensure`]: a promotion does not wait
+/// for them, and [`catch_up`] takes them after it.
+pub(crate) async fn open(world: &World) -> Result<Link, DatabaseError> {
+    if let Ok(own) = Link::own(&world.config.database, Purpose::Reconcile).await {
+        end_predecessors(&own).await?;
+        let holds_rows = bookkeeping::node(&*own).await.is_ok_and(|node| node.lineage.epoch > Epoch::NONE);
+        if holds_rows && !roles::any_superuser(&own, &world.config.database).await? {
+            return Ok(own);
+        }
+    }
+    ensure(world).await
+}
+
+/// What [`open`] left out.
+pub(crate) async fn catch_up(world: &World, own: &Link) -> Result<(), DatabaseError> {
+    look_over(own, world).await?;
+    furnish(own, world).await
+}
+
+/// Looks at the server's settings, and at the roles and the database.
+async fn look_over(cluster: &Link, world: &World) -> Result<(), DatabaseError> {
+    let config = &world.config.database;
+    preflight::look(cluster, world).await?;
+    roles::ensure(cluster, config).await?;
     let owner: Option<String> = cluster
         .query_opt(
             "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname = $1",
@@ -75,15 +102,14 @@ pub(crate) async fn ensure(world: &World) -> Result<Link, DatabaseError> {
         .doing("looking for the database")?
         .map(|row| row.get(0));
     match owner {
-        None => create(&cluster, world, None).await?,
+        None => create(cluster, world, None).await,
         Some(owner) if owner != config.app_user => {
             let change =
                 format!("ALTER DATABASE {} OWNER TO {}", ident(&config.name), ident(&config.app_user));
-            cluster.batch("giving the database to the app's role", &change).await?;
+            cluster.batch("giving the database to the app's role", &change).await
         }
-        Some(_) => {}
+        Some(_) => Ok(()),
     }
-    furnish(world).await
 }
 
 /// Drops the app's database with everything in it and makes an empty one. Readers are ended; until the new copy
@@ -106,7 +132,9 @@ pub(crate) async fn anew(world: &World, shape: &Shape) -> Result<Link, DatabaseE
         info!("Dropped the old copy of the database.");
     }
     create(&cluster, world, Some(shape)).await?;
-    furnish(world).await
+    let own = Link::own(config, Purpose::Reconcile).await?;
+    furnish(&own, world).await?;
+    Ok(own)
 }
 
 /// Puts the app's database away under another name, and says which. At most one is kept: a second time it is
@@ -183,7 +211,11 @@ async fn create(cluster: &Client, world: &World, shape: Option<&Shape>) -> Resul
         ident(&config.app_user),
         shape.map(Shape::clause).unwrap_or_default()
     );
-    cluster.batch_execute(&statement).await.doing("creating the database")?;
+    match cluster.batch_execute(&statement).await {
+        // Somebody else has made it in the same moment; whose it is, the next look finds out.
+        Err(error) if shape.is_none() && error.code().is_some_and(is_there_already) => {}
+        made => made.doing("creating the database")?,
+    }
     // The app's role comes in through the fence only; the others may always connect.
     let grants = format!(
         "REVOKE CONNECT ON DATABASE {name} FROM PUBLIC, {app}; GRANT CONNECT ON DATABASE {name} TO {read}, {stream}",
@@ -195,10 +227,14 @@ async fn create(cluster: &Client, world: &World, shape: Option<&Shape>) -> Resul
     cluster.batch_execute(&grants).await.doing("granting access to the database")
 }
 
-async fn furnish(world: &World) -> Result<Link, DatabaseError> {
+/// `CREATE DATABASE` says one or the other, as the other one's transaction has ended or is about to.
+fn is_there_already(code: &SqlState) -> bool {
+    [SqlState::DUPLICATE_DATABASE, SqlState::UNIQUE_VIOLATION].contains(code)
+}
+
+async fn furnish(own: &Link, world: &World) -> Result<(), DatabaseError> {
     let config = &world.config.database;
-    let own = Link::own(config, Purpose::Reconcile).await?;
-    bookkeeping::ensure(&own, &world.config.region).await?;
+    bookkeeping::ensure(own, &world.config.region).await?;
     let (name, app) = (ident(&config.name), ident(&config.app_user));
     let statement = format!(
         "DO $isles$ BEGIN
@@ -211,8 +247,7 @@ async fn furnish(world: &World) -> Result<Link, DatabaseError> {
         read = ident(&config.read_user),
         stream = ident(&config.replication_user)
     );
-    own.batch("giving the schema public to the app's role", &statement).await?;
-    Ok(own)
+    own.batch("giving the schema public to the app's role", &statement).await
 }
 
 /// Ends sessions that an interrupted order of this agent, or an agent before it, has left at work.

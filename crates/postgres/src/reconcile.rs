@@ -71,6 +71,10 @@ async fn superseded(orders: &mut watch::Receiver<DatabaseOrder>, task: &Task) {
     std::future::pending::<()>().await;
 }
 
+fn milliseconds(since: tokio::time::Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 struct Worker {
     world: Arc<World>,
     promoted: watch::Sender<Option<Epoch>>,
@@ -117,7 +121,9 @@ impl Worker {
     }
 
     async fn write(&self, epoch: Epoch) -> Result<(), DatabaseError> {
-        let mut own = rebuild::ensure(&self.world).await?;
+        let begun = tokio::time::Instant::now();
+        let mut own = rebuild::open(&self.world).await?;
+        let opened_ms = milliseconds(begun);
         promote::promote(&self.world, &mut own, epoch).await?;
         standbys::before_opening(&own, &self.commit()).await?;
         self.promoted.send_replace(Some(epoch));
@@ -126,12 +132,18 @@ impl Worker {
         for key in ["order", "apply", "schema", "slot"] {
             self.world.findings.clear(key);
         }
+        debug!(%epoch, opened_ms, elapsed_ms = milliseconds(begun), "The database is ready to be opened.");
         let config = &self.world.config;
+        let mut caught_up = false;
         loop {
+            sleep(PUBLISH_EVERY).await;
+            if !caught_up {
+                rebuild::catch_up(&self.world, &own).await?;
+                caught_up = true;
+            }
             publish::keep(&own, &config.exclude_tables, &self.world.findings).await?;
             slots::tidy(&own, config.peers.keys()).await?;
             laid_out::lay_out(&own, &config.database).await?;
-            sleep(PUBLISH_EVERY).await;
         }
     }
 

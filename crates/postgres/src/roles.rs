@@ -32,6 +32,19 @@ pub(crate) async fn ensure(client: &Client, config: &DatabaseConfig) -> Result<(
     ensure_read_only(client, &config.read_user).await
 }
 
+/// Whether one of them is a superuser, whom no fence could hold.
+pub(crate) async fn any_superuser(client: &Client, config: &DatabaseConfig) -> Result<bool, DatabaseError> {
+    let names = [&config.app_user, &config.read_user, &config.replication_user];
+    let row = client
+        .query_one(
+            "SELECT coalesce(bool_or(rolsuper), false) FROM pg_roles WHERE rolname = ANY ($1)",
+            &[&&names[..]],
+        )
+        .await
+        .doing("looking the roles up")?;
+    Ok(row.get(0))
+}
+
 async fn ensure_role(
     client: &Client,
     name: &str,

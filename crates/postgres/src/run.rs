@@ -51,6 +51,8 @@ pub struct PostgresConfig {
     pub exclude_tables: Vec<String>,
     /// Whether the gate may let acknowledgements pass: set here, obeyed there.
     pub acknowledge: watch::Sender<Acknowledge>,
+    /// Whether the writer's database is away or fenced just now: how far this one is then matters at once.
+    pub closely: watch::Receiver<bool>,
     /// Where writes that only this region held are kept (JSON lines, mode 0600).
     pub ledger_path: PathBuf,
     /// How many writes the ledger holds; kept up to date for whoever shows it.

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
@@ -28,6 +28,7 @@ pub(super) enum ProbeError {
 /// An answer and whether the connection was there before.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
+    pub(super) headers: http::HeaderMap,
     pub(super) body: Bytes,
     pub(super) reused: bool,
 }
@@ -47,7 +48,17 @@ impl Probed {
 
     /// Asks for `path`; a connection that failed is not used again.
     pub(super) async fn get(&mut self, path: &str, deadline: Duration) -> Result<Answer, ProbeError> {
-        let asked = tokio::time::timeout(deadline, self.ask(path)).await;
+        self.get_other_than(None, path, deadline).await
+    }
+
+    /// The same for whoever has something already: its tag goes into `If-None-Match` (RFC 9110, section 13.1.2).
+    pub(super) async fn get_other_than(
+        &mut self,
+        tag: Option<&HeaderValue>,
+        path: &str,
+        deadline: Duration,
+    ) -> Result<Answer, ProbeError> {
+        let asked = tokio::time::timeout(deadline, self.ask(path, tag)).await;
         let answer = asked.unwrap_or(Err(ProbeError::Late(deadline)));
         if answer.is_err() {
             self.open = None;
@@ -55,7 +66,7 @@ impl Probed {
         answer
     }
 
-    async fn ask(&mut self, path: &str) -> Result<Answer, ProbeError> {
+    async fn ask(&mut self, path: &str, tag: Option<&HeaderValue>) -> Result<Answer, ProbeError> {
         let kept = self.open.take().filter(|sender| !sender.is_closed());
         let reused = kept.is_some();
         let mut sender = match kept {
@@ -67,17 +78,20 @@ impl Probed {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
+        if let Some(tag) = tag {
+            request = request.header(header::IF_NONE_MATCH, tag);
+        }
         let request =
             request.body(Empty::new()).expect("paths are checked by Spec::check, tokens are hexadecimal");
         let answer = sender.send_request(request).await?;
-        let status = answer.status();
+        let (status, headers) = (answer.status(), answer.headers().clone());
         let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
             .collect()
             .await
             .map_err(ProbeError::Body)?
             .to_bytes();
         self.open = Some(sender);
-        Ok(Answer { status, body, reused })
+        Ok(Answer { status, headers, body, reused })
     }
 
     async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, ProbeError> {

@@ -97,6 +97,7 @@ impl Region {
             exclude_tables: exclude.iter().map(|table| (*table).to_owned()).collect(),
             ledger_path: cluster.file("ledger.jsonl"),
             acknowledge: watch::channel(isles_postgres::gate::Acknowledge::Open).0,
+            closely: watch::channel(false).1,
             stranded: Arc::default(),
         };
         let begun = Instant::now();
