@@ -78,6 +78,8 @@ pub(crate) struct Agent {
     polled: [Moment; 2],
     late_by: Duration,
     orders_seen: u64,
+    /// When it last gave a promise; 0: never.
+    pub(crate) consented_at: Micros,
     /// When the last run saw the key change, and to which revision.
     pub(crate) remembered: Option<(Revision, Moment)>,
     /// When it last asked for promises.
@@ -107,6 +109,7 @@ impl Agent {
             late_by: Duration::ZERO,
             asked: Moment::ZERO,
             orders_seen: 0,
+            consented_at: 0,
             remembered: None,
             started: 0,
         }

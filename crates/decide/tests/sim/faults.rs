@@ -296,20 +296,20 @@ impl World {
         }
     }
 
-    fn start_region(&mut self, region: usize) {
+    pub(crate) fn start_region(&mut self, region: usize) {
         if !self.databases[region].up {
             self.start_database(region);
         }
         self.start_agent(region);
     }
 
-    fn start_database(&mut self, region: usize) {
+    pub(crate) fn start_database(&mut self, region: usize) {
         if !self.databases[region].up {
             self.databases[region].restart();
         }
     }
 
-    fn stall(&mut self, region: usize, lasts: Micros) {
+    pub(crate) fn stall(&mut self, region: usize, lasts: Micros) {
         let until = self.now + lasts;
         self.agents[region].stalled_until = until;
         if self.setup.mutant == Some(Mutant::ClockStopsInStall) {
@@ -317,7 +317,7 @@ impl World {
         }
     }
 
-    fn app(&mut self, region: usize, up: bool) {
+    pub(crate) fn app(&mut self, region: usize, up: bool) {
         let app = isles_model::AppReport { healthy: vec![up] };
         self.tell(region, isles_model::Fact::App(app));
     }

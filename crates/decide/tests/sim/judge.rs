@@ -97,6 +97,11 @@ impl Judge {
         self.acknowledged.keys().all(|write| has.contains(write))
     }
 
+    /// When each acknowledgement left.
+    pub(crate) fn acknowledged_at(&self) -> impl Iterator<Item = Micros> {
+        self.acknowledged.values().map(|(_, at)| *at)
+    }
+
     /// When the last acknowledgement left.
     pub(crate) fn last_acknowledged_at(&self) -> Micros {
         self.last_acknowledged_at

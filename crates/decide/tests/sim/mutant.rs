@@ -144,7 +144,7 @@ impl Mutant {
             | Self::ReleaseBeforeGateShuts
             | Self::LateAnswerForNewest => &["I1"],
             Self::BlindPut | Self::PutOnEpoch => &["I1", "I2", "I6"],
-            Self::UnknownTakenForStored => &["I1", "I2", "I4", "I5"],
+            Self::UnknownTakenForStored => &["I1", "I2", "I3", "I4", "I5"],
             Self::RejoinListsNothing => &["I3"],
             Self::NoPatience => &["I3", "I5"],
             Self::FollowsWithoutRejoin => &["I4"],
@@ -157,11 +157,12 @@ impl Mutant {
             | Self::PromiseForgottenInRestart
             | Self::OnePromiseIsEnough
             | Self::PromiseForNewest => &["I1"],
+            // With a bound instead of `remote` it is I3 that is broken.
             Self::NamedAfterTheOrder
             | Self::AnyOneStandby
             | Self::NobodyLate
             | Self::ConfirmsWhatItReceives
-            | Self::StandbyIgnored => &["I2"],
+            | Self::StandbyIgnored => &["I2", "I3"],
             Self::BoundIgnored => &["I3"],
             Self::DrainedClaims | Self::MaintenanceIgnored | Self::OlderOrdersObeyed => &["ORDERS"],
             Self::IncompleteCopyClaims => &["I7"],

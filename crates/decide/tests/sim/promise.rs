@@ -30,6 +30,9 @@ impl World {
     ) {
         self.tell(region, Fact::PromiseAsked(request.clone()));
         let gave = self.agents[region].helm.as_ref().is_some_and(|helm| helm.promised(request));
+        if gave {
+            self.agents[region].consented_at = self.now;
+        }
         if gave && let Some(delay) = self.net.delay(&mut self.rng, End::Region(region), End::Region(from)) {
             let PromiseRequest { epoch, asked_at, .. } = *request;
             let wake = Wake::Promised { region, epoch, asked_at };

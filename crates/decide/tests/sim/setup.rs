@@ -127,6 +127,18 @@ impl Setup {
         }
     }
 
+    /// The same distances under a kind sky: only the drill breaks something.
+    pub(crate) fn for_drill(mut self, commit: Commit, healed_at: Micros) -> Self {
+        let ttl = Duration::from_millis(1_500);
+        self.topology.database.commit = commit;
+        self.topology.witness = None;
+        self.topology.quorum.lease_ttl = ttl;
+        self.topology.quorum.failsafe = false;
+        (self.loss, self.tail, self.watched, self.later_ttl) = (0.0, 0.0, true, ttl);
+        self.healed_at = healed_at;
+        self
+    }
+
     pub(crate) fn regions(&self) -> usize {
         self.topology.regions.len()
     }

@@ -207,7 +207,10 @@ impl World {
         for other in (0..self.agents.len()).filter(|other| *other != region) {
             let (agent, database) = (&self.agents[other], &self.databases[other]);
             let whole = matches!(database.role, DatabaseRole::Replica { copy: Copy::Complete, .. });
+            // Because a promise binds the one that gave it, and others do not know of it.
+            let bound = agent.consented_at > 0 && self.now < agent.consented_at + 7_000 * MS;
             let could = agent.stalled_until <= self.now
+                && !bound
                 && agent.helm.as_ref().is_some_and(|helm| !helm.report(agent.clock.read(self.now)).draining)
                 && self.lease_age(other) + tolerance >= age
                 && self.hears(region, other)

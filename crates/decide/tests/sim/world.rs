@@ -11,6 +11,7 @@ use crate::{
     agent::{Agent, Wake},
     clock::{MS, Micros},
     database::{Database, Work},
+    drill::Stage,
     faults::Fault,
     judge::{Judge, Violation},
     mutant::Mutant,
@@ -42,6 +43,10 @@ pub(crate) enum Event {
     Heal,
     /// The gates are counted.
     Count,
+    /// An act of a drill.
+    Act(usize),
+    /// A service manager starts what crashed in a region.
+    Restart(usize),
 }
 
 /// The place of an event in time: its moment, its number, where it is kept.
@@ -59,6 +64,8 @@ pub(crate) struct World {
     pub(crate) faults: Vec<Fault>,
     pub(crate) judge: Judge,
     pub(crate) writes: u32,
+    /// The drill that is played.
+    pub(crate) stage: Option<Stage>,
     /// When a fault last began or ended.
     pub(crate) disturbed_at: Micros,
     /// When the first fault began.
@@ -87,9 +94,7 @@ pub(crate) fn takeover(seed: u64) -> Option<(Micros, Micros)> {
     let mut setup = Setup::draw(None, Weather::Ordinary, &mut rng);
     (setup.loss, setup.tail) = (0.0, 0.0);
     let mut world = World::new(setup, rng, false);
-    for event in &mut world.events {
-        event.take_if(|event| matches!(event, Event::Strike(_)));
-    }
+    world.forget_faults();
     world.judge = Judge::new(false, world.setup.topology.database.commit);
     world.lose_the_writer();
     world.run();
@@ -114,7 +119,7 @@ pub(crate) fn run(seed: u64, mutant: Option<Mutant>, weather: Weather, traced: b
 }
 
 impl World {
-    fn new(setup: Setup, mut rng: fastrand::Rng, traced: bool) -> Self {
+    pub(crate) fn new(setup: Setup, mut rng: fastrand::Rng, traced: bool) -> Self {
         let agents = (0..setup.regions()).map(|_| Agent::new(&mut rng)).collect();
         let databases = (0..setup.regions()).map(|_| Database::new()).collect();
         let mut world = Self {
@@ -126,6 +131,7 @@ impl World {
             faults: Vec::new(),
             judge: Judge::new(setup.calm, setup.topology.database.commit),
             writes: 0,
+            stage: None,
             disturbed_at: 0,
             struck_at: 0,
             queue: BinaryHeap::new(),
@@ -152,7 +158,20 @@ impl World {
         world
     }
 
-    fn run(&mut self) {
+    /// Nothing of what was drawn goes wrong.
+    pub(crate) fn forget_faults(&mut self) {
+        for event in &mut self.events {
+            event.take_if(|event| matches!(event, Event::Strike(_)));
+        }
+    }
+
+    /// A failure with the last events.
+    pub(crate) fn told(&self, text: &str) -> String {
+        let lines = self.trace.iter().flatten().map(|line| format!("{line}\n"));
+        format!("{}{text}", lines.collect::<String>())
+    }
+
+    pub(crate) fn run(&mut self) {
         let end = self.setup.ends_at();
         while self.judge.violation.is_none()
             && let Some(Reverse((at, serial, slot))) = self.queue.pop()
@@ -187,6 +206,8 @@ impl World {
             Event::Mend(fault) => self.mend(fault),
             Event::Heal => self.heal(),
             Event::Count => self.count_gates(),
+            Event::Act(index) => self.act(index),
+            Event::Restart(region) => self.restart(region),
         }
     }
 
