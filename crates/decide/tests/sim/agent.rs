@@ -78,6 +78,8 @@ pub(crate) struct Agent {
     polled: [Moment; 2],
     late_by: Duration,
     orders_seen: u64,
+    /// The newest orders it has read in this run, and when.
+    pub(crate) orders_known: (Revision, Micros),
     /// When it last gave a promise; 0: never.
     pub(crate) consented_at: Micros,
     /// When the last run saw the key change, and to which revision.
@@ -109,6 +111,7 @@ impl Agent {
             late_by: Duration::ZERO,
             asked: Moment::ZERO,
             orders_seen: 0,
+            orders_known: (Revision(0), 0),
             consented_at: 0,
             remembered: None,
             started: 0,
@@ -144,6 +147,7 @@ impl World {
         agent.emitted.clear();
         agent.late_by = Duration::ZERO;
         agent.started = now;
+        agent.orders_known = (Revision(0), 0);
         agent.polled = [agent.clock.read(now); 2];
         agent.helm = Some(Helm::new(config, agent.incarnation, agent.clock.read(now)));
         self.note(|| format!("{region}: agent starts"));
@@ -395,6 +399,9 @@ impl World {
     }
 
     fn see_orders(&mut self, region: usize, mut orders: Orders, mut revision: Revision) {
+        if self.agents[region].orders_known.0 < revision {
+            self.agents[region].orders_known = (revision, self.now);
+        }
         let own = self.setup.name(region);
         match self.setup.mutant {
             Some(Mutant::DrainedClaims) => drop(orders.drained.remove(own)),

@@ -93,7 +93,7 @@ impl World {
                 self.each(&who, |world, region| world.strike_region(verb, region, lasts));
             }
             Deed::Part { verb, part, who } => {
-                self.each(&who, |world, region| world.strike_part(verb, part, region))
+                self.each(&who, |world, region| world.strike_part(verb, part, region));
             }
             Deed::Link { what, from, to, both } => self.join(what, &from, &to, both),
             Deed::Disk { who, full } => self.each(&who, |world, region| {

@@ -157,7 +157,10 @@ impl World {
             };
             let region = self.rng.usize(..self.agents.len());
             let other = (region + self.rng.usize(1..self.agents.len())) % self.agents.len();
-            let at_holder = self.rng.u8(..3) > 0 && !(silence && kind == Kind::AgentCrash);
+            let other_orders = matches!(kind, Kind::Drain | Kind::Maintenance);
+            let lasts = if other_orders { lasts + 3_000 * MS } else { lasts };
+            let at_holder = self.rng.u8(..3) > if kind == Kind::Drain { 1 } else { 0 }
+                && !(silence && kind == Kind::AgentCrash);
             self.faults.push(Fault { kind, region, other, at_holder, lasts });
             self.after(begins, Event::Strike(self.faults.len() - 1));
         }

@@ -127,6 +127,7 @@ impl Mutant {
                 Weather::Silence
             }
             Self::GateKeepsTheLongerDeadline => Weather::Restless,
+            Self::DrainedClaims | Self::MaintenanceIgnored | Self::OlderOrdersObeyed => Weather::Storm,
             _ => Weather::Ordinary,
         }
     }
@@ -164,7 +165,9 @@ impl Mutant {
             | Self::ConfirmsWhatItReceives
             | Self::StandbyIgnored => &["I2", "I3"],
             Self::BoundIgnored => &["I3"],
-            Self::DrainedClaims | Self::MaintenanceIgnored | Self::OlderOrdersObeyed => &["ORDERS"],
+            Self::DrainedClaims | Self::MaintenanceIgnored => &["ORDERS"],
+            // An old order to fail over in spite of losses may be obeyed too.
+            Self::OlderOrdersObeyed => &["I2", "I3", "ORDERS"],
             Self::IncompleteCopyClaims => &["I7"],
             // Because a gate does not open before its database is promoted, the false holder may just be stuck.
             Self::DivergedCopyClaims => &["I4", "I7"],

@@ -1,12 +1,12 @@
 //! A lease store that is linearizable and otherwise unkind: it answers late, loses requests and answers, falls
 //! silent, and misses watch events.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use isles_decide::Helm;
 use isles_model::{
-    Change, Copy, DatabaseRole, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Orders, RegionName,
-    Revision, TransferKind, topology::Commit,
+    Change, Copy, DatabaseRole, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Orders, Revision,
+    TransferKind, topology::Commit,
 };
 
 use crate::{
@@ -17,8 +17,8 @@ use crate::{
     world::{Event, World},
 };
 
-/// Every agent has read an order so long after it was given, when nothing is in its way.
-const ORDERS_KNOWN_AFTER: Micros = 1_500 * MS;
+/// A put that was sent before its agent knew an order has arrived by then.
+const ORDERS_KNOWN_AFTER: Micros = 2_500 * MS;
 
 /// The register.
 #[derive(Default)]
@@ -28,9 +28,6 @@ pub(crate) struct Store {
     /// The operator's standing orders, with a revision of their own.
     orders: (Orders, Revision),
     orders_before: Orders,
-    /// Since when each region has been drained, and everything in maintenance.
-    pub(crate) drained_since: BTreeMap<RegionName, Micros>,
-    pub(crate) maintained_since: Option<Micros>,
     /// The epoch at each revision so far.
     epochs: Vec<Epoch>,
     /// No answer before this.
@@ -76,13 +73,7 @@ impl World {
     pub(crate) fn order_change(&mut self, change: &Change) {
         let epoch = self.store.key.as_ref().map_or(Epoch::NONE, |key| key.epoch);
         if let Some(after) = self.store.orders.0.after(change, epoch) {
-            let now = self.now;
             let store = &mut self.store;
-            store.drained_since.retain(|region, _| after.drained.contains(region));
-            for region in &after.drained {
-                store.drained_since.entry(region.clone()).or_insert(now);
-            }
-            store.maintained_since = after.maintenance.then(|| store.maintained_since.unwrap_or(now));
             store.orders_before = store.orders.0.clone();
             store.orders = (after, Revision(store.orders.1.0 + 1));
         }
@@ -98,19 +89,17 @@ impl World {
         })
     }
 
-    /// ORDERS: nobody takes the right against an order that has been known for long.
-    fn check_orders(&mut self, from: usize, before: &LeaseKey) {
-        let heir = matches!(&before.state, LeaseState::Released { heir: Some(heir) } if heir == self.setup.name(from));
-        let last = self.setup.index(&before.holder) == from;
-        if heir || last || self.is_forced(from) {
-            return;
-        }
-        let known = |since: Micros| self.now > since + ORDERS_KNOWN_AFTER && self.setup.loss <= 0.001;
-        let drained = self.store.drained_since.get(self.setup.name(from)).copied().is_some_and(known);
-        let maintained = self.store.maintained_since.is_some_and(known);
-        let quiet = self.now > self.disturbed_at + ORDERS_KNOWN_AFTER;
-        if quiet && (drained || maintained) {
-            let orders = self.orders().clone();
+    /// ORDERS: nobody takes the right against an order that its agent has known for long.
+    fn check_orders(&mut self, from: usize, before: &LeaseKey, forced: bool) {
+        let name = self.setup.name(from);
+        let heir = matches!(&before.state, LeaseState::Released { heir: Some(heir) } if heir == name);
+        let last = before.holder == *name;
+        let (known, since) = self.agents[from].orders_known;
+        let (orders, revision) = &self.store.orders;
+        let obliged = known == *revision && self.now > since + ORDERS_KNOWN_AFTER;
+        let against = orders.drained.contains(name) || orders.maintenance;
+        if obliged && against && !heir && !last && !forced {
+            let orders = orders.clone();
             self.judge.fail(self.now, "ORDERS", || format!("{from} takes the right against {orders:?}"));
         }
     }
@@ -163,7 +152,7 @@ impl World {
                 });
                 if matches!(outcome, LeaseOutcome::Stored(_)) {
                     if let Some(before) = before.as_ref().filter(|_| before_epoch < order.value.epoch) {
-                        self.check_orders(from, before);
+                        self.check_orders(from, before, forced);
                         if forced {
                             self.judge.accept_loss();
                         }
