@@ -53,11 +53,12 @@ pub(crate) fn fitness(report: &DatabaseReport, newest: Epoch) -> Result<(), Beca
 }
 
 fn rank(config: &HelmConfig, region: &RegionName, report: &DatabaseReport) -> Rank {
-    Rank {
-        epoch: report.lineage.epoch,
-        position: report.position,
-        preference: Reverse(config.preference(region)),
-    }
+    rank_of(report, config.preference(region))
+}
+
+/// What a copy is worth, of a region at this place in the order of preference (0 is the first).
+pub(crate) fn rank_of(report: &DatabaseReport, preference: usize) -> Rank {
+    Rank { epoch: report.lineage.epoch, position: report.position, preference: Reverse(preference) }
 }
 
 /// The peers that could write next, as far as is known.

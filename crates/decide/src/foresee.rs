@@ -12,6 +12,8 @@ use isles_model::{
 };
 use serde::Serialize;
 
+use crate::elect;
+
 /// What a planned move costs beside the way to the other region: gate, sessions, put, promotion.
 const SWITCHOVER_BASE: Duration = Duration::from_millis(200);
 /// What a forced move costs after the last right has ended.
@@ -254,13 +256,27 @@ impl Known<'_> {
     fn drain(&self, orders: &Orders, region: &RegionName, plain: Foresight) -> Result<Foresight, Refusal> {
         let others =
             self.topology.region_names().filter(|other| *other != region && !orders.drained.contains(*other));
-        let fit: Vec<&RegionName> = others.filter(|other| self.fit(other).is_ok()).collect();
-        let Some(next) = fit.first() else { return Err(Refusal::LastRegion { region: region.clone() }) };
-        if plain.writer.as_ref() != Some(region) {
+        let writes = plain.writer.as_ref() == Some(region);
+        // Because the writer waits until its heir has everything, only who follows it can be that.
+        let may_inherit = |shown: &Snapshot| match &shown.report.database.role {
+            DatabaseRole::Replica { writer, epoch, copy: Copy::Complete } => {
+                writer == region && *epoch == plain.epoch && !shown.report.draining
+            }
+            DatabaseRole::Replica { .. } | DatabaseRole::Writer { .. } | DatabaseRole::Fenced => false,
+        };
+        // The same rule as the helm's. It sees positions of another moment: of two that are level it may take the other.
+        let next = others
+            .zip(0..)
+            .filter_map(|(other, place)| Some((self.fit(other).ok()?, place)))
+            .filter(|(shown, _)| !writes || may_inherit(shown))
+            .max_by_key(|(shown, place)| elect::rank_of(&shown.report.database, *place))
+            .map(|(shown, _)| &shown.report.region);
+        let Some(next) = next else { return Err(Refusal::LastRegion { region: region.clone() }) };
+        if !writes {
             return Ok(plain);
         }
         let pause = Some(self.switchover_pause(region, next));
-        Ok(Foresight { next_writer: Some((*next).clone()), pause, ..plain })
+        Ok(Foresight { next_writer: Some(next.clone()), pause, ..plain })
     }
 
     fn transfer(

@@ -165,6 +165,17 @@ fn draining_the_writers_region_names_the_next_writer() {
     let known = Known { topology: &topology, shown: &shown, orders: Some(&orders) };
     let seen = foresee(known, &Change::Drain { region: name("eu") }).unwrap();
     assert_eq!(seen.next_writer, Some(name("us")));
+    let mut level = shown.clone();
+    level.insert(name("ap"), snapshot("ap", replica(Copy::Complete), false, 900));
+    let drained = |shown: &BTreeMap<RegionName, Snapshot>| {
+        let known = Known { topology: &topology, shown, orders: Some(&orders) };
+        foresee(known, &Change::Drain { region: name("eu") }).unwrap().next_writer.unwrap()
+    };
+    assert_eq!(drained(&level), name("us"), "of equals the preferred one");
+    level.get_mut(&name("ap")).unwrap().report.database.position = Lsn(901);
+    assert_eq!(drained(&level), name("ap"), "else the one that holds most");
+    level.get_mut(&name("ap")).unwrap().report.draining = true;
+    assert_eq!(drained(&level), name("us"));
     let other = foresee(known, &Change::Drain { region: name("ap") }).unwrap();
     assert_eq!((other.next_writer, other.pause), (Some(name("eu")), None));
 }

@@ -83,6 +83,16 @@ impl Agents {
         look
     }
 
+    /// What those agents show of themselves that answer within a time.
+    pub(crate) async fn shown_within(&self, bound: Duration) -> Vec<Snapshot> {
+        let mut asked = JoinSet::new();
+        for agent in self.of.values() {
+            let agent = agent.clone();
+            asked.spawn(async move { tokio::time::timeout(bound, agent.status()).await.ok()?.ok() });
+        }
+        asked.join_all().await.into_iter().flatten().collect()
+    }
+
     /// Has the first agent that can change the orders, and says which did.
     ///
     /// # Errors

@@ -56,11 +56,16 @@ pub(super) async fn follow(
     let mut watch = Watch { from: plan.epoch, last_open: None, opened: None };
     loop {
         let asked = Instant::now();
-        let (before, after) = tokio::join!(
-            look(agents, plan.writer.as_ref()),
-            look(agents, plan.next_writer.as_ref().filter(|next| Some(*next) != plan.writer.as_ref())),
-        );
-        let shown: Vec<&Snapshot> = before.iter().chain(&after).collect();
+        let answers = match change {
+            // Whoever is level with the foreseen region when the time comes may take the right instead.
+            Change::Drain { .. } => agents.shown_within(LOOK_WITHIN).await,
+            Change::Undrain { .. } | Change::Maintenance { .. } | Change::Transfer { .. } => {
+                let next = plan.next_writer.as_ref().filter(|next| Some(*next) != plan.writer.as_ref());
+                let (before, after) = tokio::join!(look(agents, plan.writer.as_ref()), look(agents, next));
+                before.into_iter().chain(after).collect()
+            }
+        };
+        let shown: Vec<&Snapshot> = answers.iter().collect();
         watch.see(asked, &shown);
         let (done, because) = reached(change, plan, &watch, &shown);
         if done && heeded(agents, change).await {
@@ -118,14 +123,17 @@ impl Watch {
 /// Whether the right to write is where the order wants it; and if not, why.
 fn reached(change: &Change, plan: &Foresight, watch: &Watch, shown: &[&Snapshot]) -> (bool, String) {
     let moves = plan.next_writer != plan.writer;
-    let wanted = match change {
-        Change::Transfer { to, .. } => Some(to),
-        Change::Drain { .. } | Change::Undrain { .. } | Change::Maintenance { .. } => None,
-    };
-    let there = match (&watch.opened, wanted) {
-        (Some((region, ..)), Some(to)) => region == to,
-        (Some(_), None) => true,
-        (None, _) => !moves,
+    let opened = watch.opened.as_ref().map(|(region, ..)| region);
+    let there = match change {
+        Change::Transfer { to, .. } => opened.map_or(!moves, |region| region == to),
+        // Any other region will do, once this one takes neither writes nor new work; one that is silent takes none.
+        Change::Drain { region: drained } => {
+            let own = shown.iter().find(|snapshot| snapshot.report.region == *drained);
+            let out =
+                own.is_none_or(|own| own.plan.draining && !matches!(own.plan.writes, Writes::Here { .. }));
+            out && opened.map_or(!moves, |region| region != drained)
+        }
+        Change::Undrain { .. } | Change::Maintenance { .. } => opened.is_some() || !moves,
     };
     let next = shown.iter().find(|snapshot| Some(&snapshot.report.region) == plan.next_writer.as_ref());
     let because = match next.map(|snapshot| &snapshot.plan.writes) {
@@ -156,4 +164,63 @@ async fn look(agents: &Agents, region: Option<&RegionName>) -> Option<Snapshot> 
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use isles_agent::foresee::Loss;
+    use isles_model::{AppReport, Because, DatabaseReport, Moment, Orders, Plan, RegionReport};
+
+    use super::*;
+
+    fn region(name: &str) -> RegionName {
+        name.parse().unwrap()
+    }
+
+    fn snapshot(name: &str, writes: Writes, draining: bool) -> Snapshot {
+        Snapshot {
+            report: RegionReport {
+                region: region(name),
+                incarnation: 1,
+                epoch: Epoch(4),
+                database: DatabaseReport::unknown(),
+                app: AppReport::default(),
+                draining,
+            },
+            plan: Plan { epoch: Epoch(4), writes, draining, ..Plan::starting() },
+            lease: None,
+            orders: Orders::default(),
+            peers: std::collections::BTreeMap::new(),
+            findings: Vec::new(),
+            stranded_writes: 0,
+            uptime: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn a_drain_is_done_when_any_other_region_writes_and_the_drained_one_takes_nothing() {
+        let change = Change::Drain { region: region("eu") };
+        let plan = Foresight {
+            writer: Some(region("eu")),
+            next_writer: Some(region("us")),
+            epoch: Epoch(3),
+            loss: Loss::Nothing,
+            pause: None,
+            standing: false,
+            done: false,
+        };
+        let done = |shown: &[&Snapshot]| {
+            let mut watch = Watch { from: plan.epoch, last_open: None, opened: None };
+            watch.see(Instant::now(), shown);
+            reached(&change, &plan, &watch, shown).0
+        };
+        let here = |epoch| Writes::Here { epoch, until: Moment::ZERO };
+        let gone = || Writes::At { region: region("ap"), epoch: Epoch(4) };
+        let ap = snapshot("ap", here(Epoch(4)), false);
+        assert!(!done(&[&snapshot("eu", here(Epoch(3)), true)]), "it writes still");
+        assert!(!done(&[&snapshot("eu", Writes::Nowhere { because: Because::HandingOver }, true)]));
+        assert!(!done(&[&snapshot("eu", gone(), false), &ap]), "it takes new work still");
+        assert!(done(&[&snapshot("eu", gone(), true), &ap]), "another than was foreseen writes");
+        assert!(done(&[&ap]), "the drained region does not answer");
+    }
 }
