@@ -223,12 +223,12 @@ impl Keeper {
             let end = match order {
                 Order::Start => None,
                 Order::Freeze => {
-                    tree::signal_trees(&[pid], Signal::STOP);
+                    self.signal(pid, Signal::STOP);
                     self.show(PartPhase::Frozen, Some(pid));
                     None
                 }
                 Order::Thaw => {
-                    tree::signal_trees(&[pid], Signal::CONT);
+                    self.signal(pid, Signal::CONT);
                     self.show(PartPhase::Running, Some(pid));
                     None
                 }
@@ -244,12 +244,31 @@ impl Keeper {
                 }
             };
             if let Some(end) = end {
-                kill(pid, &mut child).await;
+                if self.is_agent() && !matches!(end, End::Stopped) {
+                    tree::send(pid, Signal::KILL);
+                    let _ = child.wait().await;
+                } else {
+                    kill(pid, &mut child).await;
+                }
                 self.show(PartPhase::Held, None);
                 let _ = done.send(());
                 return end;
             }
             let _ = done.send(());
+        }
+    }
+
+    /// An agent's sentry is made to outlive it: a fault of the agent's does not reach it. One of the region's does, as
+    /// whoever kills or stalls a region signals the whole trees first.
+    fn is_agent(&self) -> bool {
+        self.part == Part::Agent
+    }
+
+    fn signal(&self, pid: u32, signal: Signal) {
+        if self.is_agent() {
+            tree::send(pid, signal);
+        } else {
+            tree::signal_trees(&[pid], signal);
         }
     }
 
