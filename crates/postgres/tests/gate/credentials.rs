@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use isles_model::{Epoch, EpochSecret};
+use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
-use crate::world::{Cluster, PASSWORD, Region, SECRET, Terms, app, code, connect, name, tools};
+use crate::world::{Cluster, PASSWORD, PATIENCE, Region, SECRET, Terms, app, code, connect, name, tools};
 
 #[tokio::test]
 async fn a_wrong_password_and_an_unknown_role_are_refused_in_postgresqls_own_words() {
@@ -83,4 +84,22 @@ async fn psql_gets_in_with_the_right_password_only() {
     let (said, complaint) = psql(PASSWORD, "sslmode=require").await;
     assert_eq!(said, "");
     assert!(complaint.contains("SSL"), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_login_that_the_databases_own_clock_refuses_is_tried_again_and_the_app_notices_nothing() {
+    let cluster = Cluster::start().await;
+    let region = Region::start(cluster.socket(), Terms::default()).await;
+    // As after a jump of the database's clock past the end that its fence was told.
+    let admin = cluster.admin().await;
+    admin.batch_execute("ALTER ROLE app VALID UNTIL '2001-01-01'").await.unwrap();
+    region.write_here(1, 100);
+    let waiting = tokio::spawn({
+        let config = app(region.write);
+        async move { config.connect(NoTls).await.map(|_| ()) }
+    });
+    region.open(1.0).await;
+    assert!(!waiting.is_finished());
+    admin.batch_execute("ALTER ROLE app VALID UNTIL 'infinity'").await.unwrap();
+    timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
 }
