@@ -158,7 +158,7 @@ const QUORUM: &[Key] = &[
     optional(
         "failsafe",
         Shape::Flag,
-        "While the lease store is lost, the writer goes on as long as every other region promises not to take over. Default: false.",
+        "The writer goes on without the lease store while every other region promises not to take over. No effect in this version.",
     ),
 ];
 
