@@ -1,7 +1,7 @@
 //! Shows who ordered what, when and why, newest first, as it stands in the lease store.
 
 use isles_agent::ledger::rfc3339;
-use isles_model::AuditEntry;
+use isles_model::{AuditEntry, Epoch};
 
 use crate::{
     cli::Global,
@@ -43,7 +43,7 @@ fn line(entry: &AuditEntry) -> String {
     let since_2000_us = i64::try_from(entry.at_ms).unwrap_or(i64::MAX).saturating_mul(1_000) - TO_2000_US;
     let at = rfc3339(since_2000_us);
     let at = at.get(..19).unwrap_or(&at);
-    let AuditEntry { number, who, why, epoch, .. } = entry;
+    let AuditEntry { number, who, why, epoch: Epoch(epoch), .. } = entry;
     let what = words::order(&entry.change);
     let why = if why.is_empty() { String::new() } else { format!("  \"{why}\"") };
     format!("{number:>5}  {at}Z  epoch {epoch:<4}  {who:<12}  {what}{why}")
@@ -51,7 +51,7 @@ fn line(entry: &AuditEntry) -> String {
 
 #[cfg(test)]
 mod tests {
-    use isles_model::{Change, Epoch};
+    use isles_model::Change;
 
     use super::*;
 

@@ -43,14 +43,13 @@ pub(crate) enum Ended {
     Superseded,
 }
 
-/// Looks again and again until the order is carried out, or for too long.
+/// Looks from the moment of the order on, again and again, until the order is carried out, or for too long.
 pub(super) async fn follow(
     agents: &Agents,
     change: &Change,
     plan: &Foresight,
-    answer: &OrdersAnswer,
+    (begun, answer): (Instant, &OrdersAnswer),
 ) -> Ended {
-    let begun = Instant::now();
     let forced = matches!(change, Change::Transfer { kind: TransferKind::Failover, .. });
     let until = begun + if forced { FORCED_MAX } else { PLANNED_MAX };
     let mut watch = Watch { from: plan.epoch, last_open: None, opened: None };
@@ -112,7 +111,9 @@ impl Watch {
     fn done(self, begun: Instant) -> Ended {
         let pause = match (&self.opened, self.last_open) {
             (Some((_, _, opened)), Some(last)) => Some(millis(opened.saturating_duration_since(last))),
-            (Some(_), None) | (None, _) => None,
+            // It moved before the first look: the writer wrote when the order was given.
+            (Some((_, _, opened)), None) => Some(millis(opened.saturating_duration_since(begun))),
+            (None, _) => None,
         };
         let (writer, epoch) =
             self.opened.map_or((None, self.from), |(region, epoch, _)| (Some(region), epoch));

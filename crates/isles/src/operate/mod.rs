@@ -10,6 +10,7 @@ pub(crate) mod words;
 use std::{
     io::{BufRead as _, IsTerminal as _, Write as _},
     path::PathBuf,
+    time::Instant,
 };
 
 use isles_agent::foresee::{Foresight, Known, foresee};
@@ -62,6 +63,7 @@ pub(crate) fn carry_out(global: &Global, how: &How, change: impl FnOnce(&Topolog
         }
         ask(global, &change)?;
         let request = OrderRequest { change: change.clone(), who: author(), why: how.reason.clone() };
+        let ordered = Instant::now();
         let (taken, answer) = agents.order(&request).await?;
         progress(
             global,
@@ -70,7 +72,7 @@ pub(crate) fn carry_out(global: &Global, how: &How, change: impl FnOnce(&Topolog
                 None => "Ordered before and not done yet: following it.".into(),
             },
         );
-        let ended = follow::follow(&agents, &change, &plan, &answer).await;
+        let ended = follow::follow(&agents, &change, &plan, (ordered, &answer)).await;
         end(global, &plan, &change, Some(&answer), Some(&ended))
     })
 }
