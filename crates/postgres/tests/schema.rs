@@ -120,6 +120,28 @@ async fn a_rich_schema_is_copied_and_then_changed_with_its_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_made_again_under_the_name_of_a_dropped_one_has_the_new_rows_only() {
+    let (eu, us) =
+        pair("CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'old'), (2, 'old')")
+            .await;
+    us.shows("SELECT count(*) FROM t", "2").await;
+    // In one transaction, so that no pass can come between the two.
+    eu.run("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'new')")
+        .await;
+    us.shows("SELECT string_agg(id || a, ',') FROM t", "1new").await;
+    eu.run("INSERT INTO t VALUES (2, 'later'); UPDATE t SET a = 'changed' WHERE id = 1").await;
+    us.shows("SELECT string_agg(id || a, ',' ORDER BY id) FROM t", "1changed,2later").await;
+    alike(&eu, &us, &[]).await;
+
+    eu.run("CREATE TABLE u (id int PRIMARY KEY, a text); INSERT INTO u VALUES (7, 'other')").await;
+    us.shows("SELECT string_agg(id || a, ',') FROM u", "7other").await;
+    alike(&eu, &us, &[]).await;
+    eu.run("DROP TABLE t; ALTER TABLE u RENAME TO t").await;
+    us.shows("SELECT string_agg(id || a, ',') FROM t", "7other").await;
+    alike(&eu, &us, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_key_keeps_accepting_updates() {
     let (eu, us) =
         pair("CREATE TABLE keyless (a int, b text); INSERT INTO keyless VALUES (1, 'x'), (1, 'x')").await;

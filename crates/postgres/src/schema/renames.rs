@@ -14,11 +14,16 @@ use crate::{
 type Name = (String, String);
 
 /// Carries renames out. Answers the tables (by their new names) that must be copied afresh: those whose rows the
-/// writer rewrote, and those whose renaming was refused.
+/// writer rewrote, those whose renaming was refused, and those whose new name another table still has here.
 pub(crate) async fn carry(own: &Client, moves: Moves) -> Result<BTreeSet<Name>, DatabaseError> {
     let mut afresh = moves.rewritten;
     for (from, to) in &moves.tables {
-        if !is_there(own, from, None).await? || is_there(own, to, None).await? {
+        if !is_there(own, from, None).await? {
+            continue;
+        }
+        if is_there(own, to, None).await? {
+            // The name was another table's, which is gone or renamed itself.
+            afresh.insert(to.clone());
             continue;
         }
         let mut sql = String::from("SET lock_timeout = '3s';");

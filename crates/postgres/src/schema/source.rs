@@ -164,7 +164,8 @@ pub(crate) struct Moves {
     pub(crate) tables: Vec<((String, String), (String, String))>,
     /// Columns that go by another name now: table (by its new name), before, after.
     pub(crate) columns: Vec<((String, String), String, String)>,
-    /// Tables (by their new names) whose rows an ALTER has rewritten: they are copied again.
+    /// Tables (by their new names) whose rows an ALTER has rewritten, or that were dropped and made again under the same
+    /// name: they are copied again.
     pub(crate) rewritten: BTreeSet<(String, String)>,
 }
 
@@ -172,7 +173,18 @@ pub(crate) struct Moves {
 pub(crate) fn moves(before: &[Column], now: &[Column]) -> Moves {
     let old: BTreeMap<(u32, i16), &Column> = before.iter().map(|c| ((c.table, c.number), c)).collect();
     let known: BTreeSet<u32> = before.iter().map(|c| c.table).collect();
+    let present: BTreeSet<u32> = now.iter().map(|c| c.table).collect();
+    let gone: BTreeSet<(&str, &str)> = before
+        .iter()
+        .filter(|column| !present.contains(&column.table))
+        .map(|column| (column.schema.as_str(), column.table_name.as_str()))
+        .collect();
     let mut moves = Moves::default();
+    for column in now.iter().filter(|column| !known.contains(&column.table)) {
+        if gone.contains(&(column.schema.as_str(), column.table_name.as_str())) {
+            moves.rewritten.insert((column.schema.clone(), column.table_name.clone()));
+        }
+    }
     let mut seen = BTreeSet::new();
     for column in now.iter().filter(|column| known.contains(&column.table)) {
         let table = (column.schema.clone(), column.table_name.clone());
@@ -228,6 +240,18 @@ mod tests {
         assert!(found.rewritten.is_empty());
         let replaced = [column(1, 1, "t", "id", 9, "5"), column(1, 3, "t", "b", 9, "6")];
         assert_eq!(moves(&before, &replaced), Moves::default());
+    }
+
+    #[test]
+    fn a_table_made_again_under_the_name_of_a_dropped_one_is_copied_again() {
+        let before = [column(1, 1, "t", "id", 9, "5"), column(2, 1, "u", "id", 8, "5")];
+        let again = [column(3, 1, "t", "id", 10, "6"), before[1].clone()];
+        let found = moves(&before, &again);
+        assert_eq!(found.rewritten, [("public".to_owned(), "t".to_owned())].into());
+        assert!(found.tables.is_empty());
+        let swapped =
+            [column(1, 1, "old", "id", 9, "5"), column(3, 1, "t", "id", 10, "6"), before[1].clone()];
+        assert!(moves(&before, &swapped).rewritten.is_empty(), "the rename makes room for it");
     }
 
     #[test]
