@@ -72,7 +72,7 @@ fn readable(config: &HelmConfig, report: &DatabaseReport, newest: Epoch) -> Resu
             Some(lag) if lag.time > config.max_staleness => Err(Because::TooStale),
             Some(_) | None => Ok(()),
         },
-        DatabaseRole::Replica { copy: Copy::Running, .. } => Err(Because::CopyIncomplete),
+        DatabaseRole::Replica { copy: Copy::Running | Copy::Extending, .. } => Err(Because::CopyIncomplete),
         // A fenced database has all rows only if it was the newest writer itself.
         DatabaseRole::Fenced if report.lineage.wrote && report.lineage.epoch == newest => Ok(()),
         DatabaseRole::Fenced => Err(Because::Starting),
@@ -128,6 +128,7 @@ mod tests {
         check(report(replica(Copy::Complete), 1, false, Some(10)), Ok(()));
         check(report(replica(Copy::Complete), 2, false, Some(60_000)), Err(Because::TooStale));
         check(report(replica(Copy::Running), 2, false, None), Err(Because::CopyIncomplete));
+        check(report(replica(Copy::Extending), 2, false, Some(10)), Err(Because::CopyIncomplete));
         check(report(replica(Copy::Complete), 0, false, None), Err(Because::CopyIncomplete));
         check(report(DatabaseRole::Writer { epoch: Epoch(2) }, 2, true, None), Ok(()));
         check(report(DatabaseRole::Writer { epoch: Epoch(1) }, 1, true, None), Err(Because::CopyDiverged));

@@ -247,7 +247,7 @@ impl Known<'_> {
         // A fenced copy of the present or last epoch is a replica whose writer is lost.
         let whole = match &database.role {
             DatabaseRole::Replica { copy: Copy::Complete, .. } => true,
-            DatabaseRole::Replica { copy: Copy::Running, .. } => false,
+            DatabaseRole::Replica { copy: Copy::Running | Copy::Extending, .. } => false,
             DatabaseRole::Fenced | DatabaseRole::Writer { .. } => database.lineage.epoch > Epoch::NONE,
         };
         if whole { Ok(snapshot) } else { Err(Refusal::CopyIncomplete { region: region() }) }

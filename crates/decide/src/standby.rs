@@ -123,11 +123,12 @@ impl<'a> Situation<'a> {
         }
     }
 
-    /// The report of a region that follows this writer and confirms what it gets.
+    /// The report of a region that follows this writer and confirms what it gets. One that is named already stays so
+    /// while new tables are copied to it: acknowledgements wait until it has them.
     fn confirms(self, region: &RegionName, epoch: Epoch) -> Option<&'a RegionReport> {
         let peer = elect::fit_peer(self.view, self.now, region)?;
-        let follows = matches!(&peer.database.role, DatabaseRole::Replica { writer, epoch: under, copy: Copy::Complete }
-            if *writer == self.config.region && *under == epoch);
+        let follows = matches!(&peer.database.role, DatabaseRole::Replica { writer, epoch: under, copy }
+            if *writer == self.config.region && *under == epoch && *copy != Copy::Running);
         (follows && !self.is_stuck(region)).then_some(peer)
     }
 
@@ -148,7 +149,11 @@ impl<'a> Situation<'a> {
         let fit = self.config.peers().filter_map(|region| self.confirms(region, epoch));
         // Because a change of mind costs time, the one that is waited for already comes first.
         let fresh = |region: &RegionName| !self.waiting.now.contains(region);
-        fit.filter(|peer| known(&peer.region) && in_step(peer) && self.may_begin(&peer.region))
+        // Older acknowledged rows may be missing where a table is still copied for one that nobody waited for.
+        let whole = |peer: &RegionReport| {
+            matches!(peer.database.role, DatabaseRole::Replica { copy: Copy::Complete, .. })
+        };
+        fit.filter(|peer| whole(peer) && known(&peer.region) && in_step(peer) && self.may_begin(&peer.region))
             .min_by_key(|peer| {
                 (fresh(&peer.region), near(&peer.region), self.config.preference(&peer.region))
             })

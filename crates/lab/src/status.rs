@@ -58,6 +58,9 @@ pub fn lacks(snapshot: &Snapshot) -> Option<String> {
         DatabaseRole::Replica { writer, copy: Copy::Running, .. } => {
             return Some(format!("the first copy from {writer} is not complete"));
         }
+        DatabaseRole::Replica { writer, copy: Copy::Extending, .. } => {
+            return Some(format!("a new table's rows are on their way from {writer}"));
+        }
         DatabaseRole::Writer { .. } | DatabaseRole::Replica { .. } => {}
     }
     let healthy = &snapshot.report.app.healthy;

@@ -219,6 +219,9 @@ pub enum DatabaseRole {
 pub enum Copy {
     /// The first copy of one table or more is still on its way: never read from it, never promote it.
     Running,
+    /// All tables are complete but those that the writer made lately, whose rows are on their way. The reported position
+    /// is the last one at which nothing was missing. Not read from; promoted if no complete copy is left.
+    Extending,
     /// All tables are complete and stream.
     Complete,
 }

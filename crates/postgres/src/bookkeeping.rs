@@ -21,8 +21,10 @@ CREATE TABLE IF NOT EXISTS isles.node (
     following text,
     following_epoch bigint,
     applied pg_lsn NOT NULL DEFAULT '0/0',
-    carried text NOT NULL DEFAULT ''
+    carried text NOT NULL DEFAULT '',
+    whole_upto pg_lsn
 );
+ALTER TABLE isles.node ADD COLUMN IF NOT EXISTS whole_upto pg_lsn;
 CREATE TABLE IF NOT EXISTS isles.promotion (
     epoch bigint PRIMARY KEY,
     region text NOT NULL,
@@ -67,6 +69,9 @@ pub(crate) struct Node {
     pub(crate) applied: Lsn,
     /// Fingerprint of the writer's catalogue when its schema was last carried here.
     pub(crate) carried: String,
+    /// While tables that the writer made lately are copied: the last position at which nothing was missing; 0 while a
+    /// table is copied again that was complete before.
+    pub(crate) whole_upto: Option<Lsn>,
 }
 
 /// How a region became the writer of an epoch.
@@ -81,9 +86,13 @@ pub(crate) struct Promotion {
     pub(crate) applied: Lsn,
     /// No transaction of `from` that was applied ended after it.
     pub(crate) last_commit: Lsn,
-    /// The fingerprint of the catalogue at the promotion.
+    /// The fingerprint of the catalogue at the promotion, or [`INCOMPLETE`].
     pub(crate) catalogue: String,
 }
+
+/// In place of a fingerprint: rows of new tables were missing at the promotion. Nobody goes on from there without a copy,
+/// and the writer before keeps its whole database.
+pub(crate) const INCOMPLETE: &str = "incomplete";
 
 /// Creates what is missing.
 pub(crate) async fn ensure(client: &Client, region: &RegionName) -> Result<(), DatabaseError> {
@@ -103,7 +112,10 @@ pub(crate) async fn ensure(client: &Client, region: &RegionName) -> Result<(), D
 /// Reads the one row.
 pub(crate) async fn node(client: &impl GenericClient) -> Result<Node, DatabaseError> {
     let row = client
-        .query_one("SELECT epoch, wrote, following, following_epoch, applied, carried FROM isles.node", &[])
+        .query_one(
+            "SELECT epoch, wrote, following, following_epoch, applied, carried, whole_upto FROM isles.node",
+            &[],
+        )
         .await
         .doing("reading isles.node")?;
     let following: Option<RegionName> = row.get::<_, Option<&str>>(2).and_then(|name| name.parse().ok());
@@ -112,6 +124,7 @@ pub(crate) async fn node(client: &impl GenericClient) -> Result<Node, DatabaseEr
         following: following.zip(row.get::<_, Option<i64>>(3).map(epoch_of)),
         applied: Lsn(row.get::<_, PgLsn>(4).into()),
         carried: row.get(5),
+        whole_upto: row.get::<_, Option<PgLsn>>(6).map(|upto| Lsn(upto.into())),
     })
 }
 
@@ -127,6 +140,24 @@ pub(crate) async fn record_lineage(
         )
         .await
         .doing("recording the lineage")?;
+    Ok(())
+}
+
+/// Records that the copy has all tables of a writer's epoch.
+pub(crate) async fn record_whole(client: &impl GenericClient, epoch: Epoch) -> Result<(), DatabaseError> {
+    client
+        .execute("UPDATE isles.node SET epoch = $1, wrote = false, whole_upto = NULL", &[&stored(epoch)])
+        .await
+        .doing("recording that the copy is complete")?;
+    Ok(())
+}
+
+/// Records that something is missing from the copy as of this position; a lower one that is recorded already stands.
+pub(crate) async fn record_missing(client: &impl GenericClient, upto: Lsn) -> Result<(), DatabaseError> {
+    client
+        .execute("UPDATE isles.node SET whole_upto = least(whole_upto, $1)", &[&PgLsn::from(upto.0)])
+        .await
+        .doing("recording that the copy lacks a table")?;
     Ok(())
 }
 
@@ -176,7 +207,7 @@ pub(crate) async fn record_promotion(
     client
         .execute(
             "UPDATE isles.node SET epoch = $1, wrote = true, following = NULL, following_epoch = NULL,
-                    applied = $2",
+                    applied = $2, whole_upto = NULL",
             &[&stored(promotion.epoch), &PgLsn::from(promotion.applied.0)],
         )
         .await

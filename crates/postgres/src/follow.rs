@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use isles_model::{Epoch, Lineage, Metric, RegionName};
+use isles_model::{Epoch, Lineage, Lsn, Metric, RegionName};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -103,6 +103,8 @@ pub(crate) struct Follower<'a> {
     forced: Option<Instant>,
     /// How often in a row a schema change was refused.
     refusals: u32,
+    /// The position at which the copy was last found to have all of the writer's tables.
+    alike_upto: Lsn,
 }
 
 impl<'a> Follower<'a> {
@@ -127,6 +129,7 @@ impl<'a> Follower<'a> {
             stuck_since: None,
             forced: None,
             refusals: 0,
+            alike_upto: Lsn(0),
         };
         let node = bookkeeping::node(&*follower.own).await?;
         let subscribed = subscription::exists(&follower.own).await?;
@@ -165,6 +168,7 @@ impl<'a> Follower<'a> {
     pub(crate) async fn care(&mut self) -> Result<(), DatabaseError> {
         loop {
             let begun = Instant::now();
+            let applied = subscription::applied(&self.own).await?;
             let found = self.look_after().await?;
             if begun.elapsed() > CARE_EVERY {
                 let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -175,7 +179,10 @@ impl<'a> Follower<'a> {
                     let history = bookkeeping::promotions_after(&*self.peer, Epoch::NONE).await?;
                     self.copy_afresh(because, &history).await?;
                 }
-                Care::Alike if self.record_whole().await? => sleep(CARE_EVERY).await,
+                Care::Alike if self.record_whole().await? => {
+                    self.alike_upto = applied;
+                    sleep(CARE_EVERY).await;
+                }
                 Care::Alike | Care::Unlike => sleep(COPY_LOOK_EVERY).await,
             }
         }
@@ -218,6 +225,7 @@ impl<'a> Follower<'a> {
             None => begun.from.as_ref() == Some(&self.world.config.region),
         };
         if !shares_history
+            || node.whole_upto.is_some()
             || node.lineage.epoch != begun.from_epoch
             || !slots::is_reserved(&self.peer, &slot).await?
         {
@@ -235,7 +243,14 @@ impl<'a> Follower<'a> {
         let (world, region) = (self.world, self.writer);
         // Read before the fingerprint that vouches for them is: a rename from here on is then seen as one.
         let columns = schema::columns(&self.peer).await?;
-        let mut carrier = Carrier { world, own: &mut self.own, writer: &self.peer, region, settled: true };
+        let mut carrier = Carrier {
+            world,
+            own: &mut self.own,
+            writer: &self.peer,
+            region,
+            settled: true,
+            alike_upto: Lsn(0),
+        };
         if !carrier.has_same_tables().await? || schema::fingerprint(&self.peer).await? != begun.catalogue {
             return Ok(false);
         }
@@ -286,7 +301,10 @@ impl<'a> Follower<'a> {
 
     async fn carry(&mut self, force: bool, settled: bool) -> Result<Carried, DatabaseError> {
         let (world, region) = (self.world, self.writer);
-        Carrier { world, own: &mut self.own, writer: &self.peer, region, settled }.carry(force).await
+        let alike_upto = self.alike_upto;
+        Carrier { world, own: &mut self.own, writer: &self.peer, region, settled, alike_upto }
+            .carry(force)
+            .await
     }
 
     /// Records the lineage once all tables are there; asked only while schema and publication are found to be
@@ -297,8 +315,8 @@ impl<'a> Follower<'a> {
         }
         let node = bookkeeping::node(&*self.own).await?;
         let lineage = Lineage { epoch: self.epoch, wrote: false };
-        if node.lineage != lineage {
-            bookkeeping::record_lineage(&*self.own, lineage).await?;
+        if node.lineage != lineage || node.whole_upto.is_some() {
+            bookkeeping::record_whole(&*self.own, self.epoch).await?;
             info!(peer = %self.writer, epoch = %self.epoch, "The copy is complete.");
             self.world.changed.notify_waiters();
         }
@@ -341,7 +359,7 @@ impl<'a> Follower<'a> {
                 return Ok(Care::CopyAfresh(Afresh::Schema));
             }
         }
-        match subscription::refresh(&self.own, &self.peer).await {
+        match subscription::refresh(&self.own, &self.peer, self.alike_upto).await {
             Ok(refreshed) => alike &= !refreshed,
             // A published table may wait for its schema.
             Err(error) if !alike => debug!(error = %error, "The publication cannot be followed yet."),

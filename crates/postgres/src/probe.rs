@@ -8,7 +8,8 @@ use std::{
 };
 
 use isles_model::{
-    Copy, DatabaseReport, DatabaseRole, DatabaseState, Fact, Lineage, Lsn, Metric, RegionName, Standbys,
+    Copy, DatabaseReport, DatabaseRole, DatabaseState, Epoch, Fact, Lineage, Lsn, Metric, RegionName,
+    Standbys,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -49,6 +50,7 @@ SELECT n.epoch, n.wrote, n.following, n.following_epoch,
        coalesce((SELECT rolcanlogin FROM pg_roles WHERE rolname = $1), false) AS door_open,
        s.oid IS NOT NULL AS follows,
        coalesce((SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel WHERE srsubid = s.oid), true) AS whole,
+       n.whole_upto,
        greatest(n.applied, o.remote_lsn, w.latest_end_lsn,
                 (SELECT max(srsublsn) FROM pg_subscription_rel WHERE srsubid = s.oid)) AS applied
 FROM isles.node n
@@ -235,7 +237,10 @@ impl Probe {
     }
 
     fn report(&mut self, row: &Row) -> DatabaseReport {
-        let lineage = Lineage { epoch: epoch_of(row.get(0)), wrote: row.get(1) };
+        let whole_upto = row.get::<_, Option<PgLsn>>("whole_upto").map(|upto| Lsn(upto.into()));
+        // What was complete and is copied again leaves the rows without a history until it is complete again.
+        let epoch = if whole_upto == Some(Lsn(0)) { Epoch::NONE } else { epoch_of(row.get(0)) };
+        let lineage = Lineage { epoch, wrote: row.get(1) };
         let following = row
             .get::<_, Option<&str>>(2)
             .and_then(|name| name.parse::<RegionName>().ok())
@@ -249,8 +254,12 @@ impl Probe {
         }
         let role = match following {
             Some((writer, epoch)) if row.get("follows") => {
-                let whole = row.get::<_, bool>("whole") && lineage.epoch == epoch;
-                let copy = if whole { Copy::Complete } else { Copy::Running };
+                let copy = match whole_upto {
+                    _ if lineage.epoch != epoch => Copy::Running,
+                    None if row.get("whole") => Copy::Complete,
+                    None | Some(Lsn(0)) => Copy::Running,
+                    Some(_) => Copy::Extending,
+                };
                 DatabaseRole::Replica { writer, epoch, copy }
             }
             _ if lineage.wrote && row.get("door_open") && self.world.admits.load(Ordering::Acquire) => {
@@ -264,7 +273,7 @@ impl Probe {
             }
             DatabaseRole::Replica { .. } | DatabaseRole::Writer { .. } | DatabaseRole::Fenced => None,
         };
-        let position = if lineage.wrote { own_end } else { applied };
+        let position = if lineage.wrote { own_end } else { whole_upto.unwrap_or(applied) };
         // A replica that can write nothing grows stale, and answers reads until then.
         let useless = lost && lineage.wrote && !matches!(role, DatabaseRole::Replica { .. });
         DatabaseReport {

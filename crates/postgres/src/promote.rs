@@ -11,7 +11,7 @@ use tokio_postgres::types::PgLsn;
 use tracing::{debug, info};
 
 use crate::{
-    bookkeeping::{self, Promotion},
+    bookkeeping::{self, INCOMPLETE, Promotion},
     error::{DatabaseError, Doing},
     link::Link,
     publish,
@@ -36,8 +36,9 @@ pub(crate) async fn promote(world: &World, link: &mut Link, epoch: Epoch) -> Res
     // Because the log is written in order, the last commit alone has to wait for the disk.
     link.batch("preparing the promotion", "SET synchronous_commit = off").await?;
     let subscribed = subscription::exists(link).await?;
-    if node.following.is_some() && node.lineage.epoch == Epoch::NONE {
-        return Err(DatabaseError::Refused("told to write, but the first copy is not complete".to_owned()));
+    let copied_again = node.whole_upto == Some(Lsn(0));
+    if node.following.is_some() && (node.lineage.epoch == Epoch::NONE || copied_again) {
+        return Err(DatabaseError::Refused("told to write, but the copy is not complete".to_owned()));
     }
     let (from, applied) = match &node.following {
         Some((writer, _)) if subscribed => (Some(writer.clone()), subscription::stop(link).await?),
@@ -78,7 +79,7 @@ pub(crate) async fn promote(world: &World, link: &mut Link, epoch: Epoch) -> Res
         from_epoch: node.lineage.epoch,
         applied: applied.upto,
         last_commit: applied.last_commit,
-        catalogue: catalogue?,
+        catalogue: if node.whole_upto.is_none() { catalogue? } else { INCOMPLETE.to_owned() },
     };
     let change = link.transaction().await.doing("recording the promotion")?;
     change.batch_execute("SET LOCAL synchronous_commit = local").await.doing("recording the promotion")?;

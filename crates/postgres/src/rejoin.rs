@@ -11,7 +11,7 @@ use tokio_postgres::types::PgLsn;
 use tracing::{info, warn};
 
 use crate::{
-    bookkeeping::{Node, Promotion},
+    bookkeeping::{INCOMPLETE, Node, Promotion},
     error::{DatabaseError, Doing},
     ledger::{self, Ledger, LoneWrite, RowValues, WriteKind},
     link::Link,
@@ -49,9 +49,11 @@ pub(crate) async fn keep_lone_writes(
         tokio::task::spawn_blocking(move || Ledger::open(&path)).await.map_err(|_| interrupted())??;
     let successor = history.iter().find(|promotion| promotion.epoch > epoch);
     let shared = successor
-        .filter(|next| next.from.as_ref() == Some(region) && next.from_epoch == epoch)
+        .filter(|next| {
+            next.from.as_ref() == Some(region) && next.from_epoch == epoch && next.catalogue != INCOMPLETE
+        })
         .map(|next| next.applied);
-    // A table that had not been published yet has rows that no slot tells of.
+    // A table that had not been published yet, or was being copied to the successor, has rows that no slot tells of.
     let published = publish::is_current(&own, &world.config.exclude_tables).await?;
     let slot = match shared {
         Some(applied) if published => {

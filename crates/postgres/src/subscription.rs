@@ -11,6 +11,7 @@ use isles_model::{Lsn, RegionName, topology::Commit};
 use tokio_postgres::{Client, types::PgLsn};
 
 use crate::{
+    bookkeeping,
     error::{DatabaseError, Doing, within},
     link::{ident, literal, subscription_conninfo},
     run::World,
@@ -248,8 +249,27 @@ pub(crate) async fn is_whole(client: &Client) -> Result<bool, DatabaseError> {
     Ok(row.get(0))
 }
 
-/// Follows what the writer publishes: new tables are copied, gone ones are let go. Says whether anything changed.
-pub(crate) async fn refresh(own: &Client, writer: &Client) -> Result<bool, DatabaseError> {
+/// The writer's position up to which its log is applied, as far as is known without stopping the worker.
+pub(crate) async fn applied(client: &Client) -> Result<Lsn, DatabaseError> {
+    let row = client
+        .query_one(
+            &format!(
+                "SELECT coalesce(greatest(n.applied, o.remote_lsn, w.latest_end_lsn), '0/0')
+                 FROM isles.node n
+                 LEFT JOIN pg_subscription s ON {OURS}
+                 LEFT JOIN pg_stat_subscription w ON w.subid = s.oid AND w.relid IS NULL
+                 LEFT JOIN pg_replication_origin_status o ON o.external_id = 'pg_' || s.oid"
+            ),
+            &[],
+        )
+        .await
+        .doing("reading the applied position")?;
+    Ok(Lsn(row.get::<_, PgLsn>(0).into()))
+}
+
+/// Follows what the writer publishes: new tables are copied, gone ones are let go. Says whether anything changed. Up to
+/// `alike_upto` no table was missing.
+pub(crate) async fn refresh(own: &Client, writer: &Client, alike_upto: Lsn) -> Result<bool, DatabaseError> {
     let theirs: Vec<(String, String)> = pairs(
         &writer
             .query(
@@ -275,6 +295,9 @@ pub(crate) async fn refresh(own: &Client, writer: &Client) -> Result<bool, Datab
     let set = |list: &[(String, String)]| list.iter().cloned().collect::<std::collections::BTreeSet<_>>();
     if set(&theirs) == set(&ours) {
         return Ok(false);
+    }
+    if !set(&theirs).is_subset(&set(&ours)) {
+        bookkeeping::record_missing(own, alike_upto).await?;
     }
     let refreshed = async { alter(own, "REFRESH PUBLICATION", "following a changed publication").await };
     within(CREATE_MAX, "following a changed publication", refreshed).await?;

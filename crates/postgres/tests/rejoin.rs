@@ -4,7 +4,7 @@
 
 mod region;
 
-use isles_model::Epoch;
+use isles_model::{Copy, DatabaseRole, Epoch};
 use isles_postgres::ledger::{self, LoneWrite, WriteKind};
 use region::{Region, regions};
 
@@ -120,6 +120,48 @@ async fn lone_writes_without_a_slot_are_kept_by_setting_the_database_aside() {
     assert_eq!(eu.value(slots).await, "1");
     eu.follow("us", 2).await;
     assert!(writes(&eu).is_empty());
+    assert_eq!(eu.value("SELECT count(*) FROM pg_database WHERE datname = 'shop_alone_e1'").await, "1");
+    assert!(eu.findings.list().iter().any(|finding| finding.contains("shop_alone_e1")), "{:?}", eu.findings);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_still_on_its_way_bars_no_takeover_and_its_rows_are_kept() {
+    let mut all = regions(&["eu", "us"]).await;
+    let (mut us, mut eu) = (all.pop().unwrap(), all.pop().unwrap());
+    let is = |report: &isles_model::DatabaseReport, wanted: Copy| matches!(report.role, DatabaseRole::Replica { copy, .. } if copy == wanted);
+    eu.write(1).await;
+    eu.run(SHOP).await;
+    us.follow("eu", 1).await;
+    us.shows("SELECT count(*) FROM item", "10").await;
+
+    // With no workers to copy tables, a new one stays on its way.
+    let admin = us.admin().await;
+    let workers = async |count: u8| {
+        let set = format!("ALTER SYSTEM SET max_sync_workers_per_subscription = {count}");
+        admin.batch_execute(&set).await.unwrap();
+        admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    workers(0).await;
+    eu.run("CREATE TABLE later (id int PRIMARY KEY)").await;
+    eu.run("INSERT INTO later SELECT generate_series(1, 5)").await;
+    let extending = us.reported(|report| is(report, Copy::Extending)).await;
+    eu.run("INSERT INTO item (name) VALUES ('meanwhile')").await;
+    us.shows("SELECT count(*) FROM item", "11").await;
+    let later = us.reported(|_| true).await;
+    assert_eq!(later.position, extending.position, "it counts as far as it was whole");
+    workers(2).await;
+    us.reported(|report| is(report, Copy::Complete) && report.position > extending.position).await;
+    us.shows("SELECT count(*) FROM later", "5").await;
+
+    workers(0).await;
+    eu.run("CREATE TABLE last (id int PRIMARY KEY)").await;
+    eu.run("INSERT INTO last SELECT generate_series(1, 7)").await;
+    us.reported(|report| is(report, Copy::Extending)).await;
+    eu.fence(1).await;
+    us.write(2).await;
+    us.run("INSERT INTO last VALUES (100)").await;
+    eu.follow("us", 2).await;
+    eu.shows("SELECT count(*) FROM last", "1").await;
     assert_eq!(eu.value("SELECT count(*) FROM pg_database WHERE datname = 'shop_alone_e1'").await, "1");
     assert!(eu.findings.list().iter().any(|finding| finding.contains("shop_alone_e1")), "{:?}", eu.findings);
 }

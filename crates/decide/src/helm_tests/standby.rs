@@ -108,6 +108,34 @@ fn a_standby_that_confirms_nothing_new_for_a_second_is_given_up() {
 }
 
 #[test]
+fn a_standby_stays_named_while_new_tables_are_copied_to_it_and_none_is_named_meanwhile() {
+    let extending = |region| peer(region, 1, database(replica_of("eu", 1, Copy::Extending), 1, false, 80));
+    let confirmed = [("us", 100), ("ap", 100)];
+    let mut helm = protected();
+    feed(
+        &mut helm,
+        400,
+        [extending("us"), peer("ap", 1, following(100)), writer_with(&["us"], 100, &confirmed)],
+    );
+    let decision = helm.tick(at(400));
+    assert_eq!(commit(&decision), waits_for(&["us"]));
+    assert_eq!(decision.lease.unwrap().value.successor, only("us"));
+
+    let mut helm = remote_writer(Commit::Remote);
+    feed(&mut helm, 50, [extending("us"), extending("ap"), writer_with(&[], 0, &confirmed)]);
+    assert_eq!(commit(&helm.tick(at(50))), waits_for(&[]), "older rows of a table may be missing there");
+}
+
+#[test]
+fn a_standby_takes_over_though_a_new_table_is_still_copied() {
+    let key = LeaseKey { successor: only("us"), ..held("eu", 1, 3) };
+    let mut helm = Helm::new(HelmConfig { commit: Commit::Remote, ..config("us") }, 1, at(0));
+    let own = database(replica_of("eu", 1, Copy::Extending), 1, false, 80);
+    feed(&mut helm, 0, [Fact::Database(own), seen(Some(key), 7)]);
+    assert_eq!(helm.tick(at(1_500)).because, Because::Claiming);
+}
+
+#[test]
 fn only_whom_the_key_names_may_take_over() {
     let check = |successor, because, claims| {
         let key = LeaseKey { successor, ..held("eu", 1, 3) };

@@ -16,6 +16,9 @@ use crate::{
 
 const REPLICATE_EVERY: Micros = 40 * MS;
 
+/// Of 65,536 looks at the writer's log, so many find that it has made a table.
+const NEW_TABLE: u16 = 60;
+
 /// Work that a database is given.
 pub(crate) enum Work {
     /// The gate of a run forwards a write.
@@ -257,8 +260,11 @@ impl World {
             DatabaseRole::Replica { .. } | DatabaseRole::Writer { .. } | DatabaseRole::Fenced => None,
         };
         match following {
+            Some(Copy::Complete) if self.now < self.setup.settled_at() && self.rng.u16(..) < NEW_TABLE => {
+                self.extend(region);
+            }
             Some(Copy::Complete) => self.stream(region, leader, epoch),
-            Some(Copy::Running) => self.copy(region),
+            Some(Copy::Running | Copy::Extending) => self.copy(region),
             None => self.attach(region, leader, epoch),
         }
     }
@@ -284,6 +290,15 @@ impl World {
         }
         own.role = DatabaseRole::Replica { writer, epoch, copy };
         self.note(|| format!("{region}: database follows {leader}, copy {copy:?}"));
+        self.wake(region, 1, Wake::DatabaseChanged);
+    }
+
+    /// The writer made a table: until its rows are here, nothing later counts as being here.
+    fn extend(&mut self, region: usize) {
+        if let DatabaseRole::Replica { copy, .. } = &mut self.databases[region].role {
+            *copy = Copy::Extending;
+        }
+        self.note(|| format!("{region}: a new table is copied"));
         self.wake(region, 1, Wake::DatabaseChanged);
     }
 

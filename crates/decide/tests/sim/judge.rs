@@ -228,7 +228,8 @@ impl Judge {
         }
         let reads = plan.serve.iter().any(|serving| serving.region == *setup.name(region) && serving.reads);
         let unfit = told.is_none_or(|own| {
-            let running = matches!(own.role, DatabaseRole::Replica { copy: Copy::Running, .. });
+            let running =
+                matches!(own.role, DatabaseRole::Replica { copy: Copy::Running | Copy::Extending, .. });
             let diverged = own.lineage.wrote && own.lineage.epoch < plan.epoch;
             own.state == DatabaseState::Down || running || diverged
         });

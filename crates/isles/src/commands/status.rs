@@ -155,6 +155,9 @@ fn row(region: &RegionState, snapshot: &Snapshot) -> [String; 8] {
         DatabaseRole::Replica { writer, copy: isles_model::Copy::Running, .. } => {
             format!("copying from {writer}")
         }
+        DatabaseRole::Replica { writer, copy: isles_model::Copy::Extending, .. } => {
+            format!("new tables from {writer}")
+        }
         DatabaseRole::Fenced => "fenced".to_owned(),
     };
     let lease = snapshot.lease.as_ref().map_or_else(

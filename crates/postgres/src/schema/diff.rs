@@ -70,6 +70,11 @@ impl Step {
         }
     }
 
+    /// Whether it makes a table, whose rows are then still to come.
+    pub(crate) fn makes_table(&self) -> bool {
+        matches!(self, Self::Run { sql, .. } if sql.starts_with("CREATE TABLE "))
+    }
+
     /// Why there is no step but a copy of the whole database, if so.
     pub(crate) fn impossible(&self) -> Option<&str> {
         match self {

@@ -67,6 +67,8 @@ pub(crate) struct Carrier<'a> {
     pub(crate) region: &'a RegionName,
     /// No row is on its way under an older schema: nothing is subscribed to yet, or applying is stuck on it.
     pub(crate) settled: bool,
+    /// The position at which both sides' tables were last found alike.
+    pub(crate) alike_upto: Lsn,
 }
 
 impl Carrier<'_> {
@@ -177,7 +179,7 @@ impl Carrier<'_> {
     /// Takes steps in one transaction, each as far as it goes. Where one about a table is refused, that table is
     /// dropped instead, to be copied afresh. Answers what else was refused.
     async fn take(&mut self, steps: &[&Step]) -> Result<Option<String>, DatabaseError> {
-        let mut refusal = None;
+        let (mut refusal, mut copied_again) = (None, false);
         for step in steps {
             if let Step::Alone { what, sql } = step
                 && let Err(error) = self.own.batch_execute(sql).await
@@ -191,6 +193,7 @@ impl Carrier<'_> {
             let (sql, what, table) = match step {
                 Step::CopyTable { table, because } => {
                     info!(table, because, "A table is copied afresh.");
+                    copied_again = true;
                     (format!("DROP TABLE IF EXISTS {table} CASCADE"), because, None)
                 }
                 Step::Run { sql, what, table, .. } => (sql.clone(), what, table.as_ref()),
@@ -204,9 +207,14 @@ impl Carrier<'_> {
                 None => refusal = refusal.or(Some(what)),
                 Some(table) => {
                     let drop_table = format!("DROP TABLE IF EXISTS {table} CASCADE");
+                    copied_again = true;
                     change.batch_execute(&drop_table).await.doing("dropping a table to copy it afresh")?;
                 }
             }
+        }
+        if copied_again || steps.iter().any(|step| step.makes_table()) {
+            let upto = if copied_again { Lsn(0) } else { self.alike_upto };
+            bookkeeping::record_missing(&change, upto).await?;
         }
         change.commit().await.doing("changing the schema")?;
         Ok(refusal)
