@@ -86,6 +86,11 @@ impl Judge {
         self.acknowledged.len()
     }
 
+    /// The newest epoch that a region was promoted under, and that region.
+    pub(crate) fn last_writer(&self) -> Option<(Epoch, usize)> {
+        self.writers.last_key_value().map(|(epoch, region)| (*epoch, *region))
+    }
+
     /// Whether a write has been acknowledged.
     pub(crate) fn knows(&self, write: u32) -> bool {
         self.acknowledged.contains_key(&write)

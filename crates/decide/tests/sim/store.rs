@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use isles_decide::Helm;
 use isles_model::{
-    Change, Copy, DatabaseRole, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Orders, Revision,
-    TransferKind, topology::Commit,
+    Change, Copy, DatabaseRole, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Lineage, Orders,
+    Revision, TransferKind, topology::Commit,
 };
 
 use crate::{
@@ -176,7 +176,8 @@ impl World {
     }
 
     /// I3: when nothing has begun or ended for a while, the region that takes the right holds every acknowledged
-    /// write that some other region holds which could have taken it as well.
+    /// write of the last writer's log that some other region holds which could have taken it as well. Writes that the
+    /// last writer lacked itself were lost when it was promoted; a copy that still has them has less of its log.
     fn check_choice(&mut self, region: usize) {
         // Because reports are some 400 ms old, what was written just before the right lapsed is not compared: to wait
         // for newer ones would cost every takeover that long.
@@ -207,13 +208,21 @@ impl World {
                 && database.up
                 && whole
                 && !database.lineage.wrote;
-            let own = &self.databases[region].log;
-            let lost = database.log.iter().find(|write| self.judge.knows(**write) && !own.contains(write));
+            let (own, last) = (&self.databases[region].log, self.last_log());
+            let counts = |write: &u32| self.judge.knows(*write) && last.is_none_or(|log| log.contains(write));
+            let lost = database.log.iter().find(|write| counts(write) && !own.contains(write));
             if let Some(lost) = lost.filter(|_| could).copied() {
                 self.judge
                     .fail(self.now, "I3", || format!("{region} goes before {other}, which has write {lost}"));
             }
         }
+    }
+
+    /// The log of the last region that was promoted, while that is what it wrote.
+    fn last_log(&self) -> Option<&Vec<u32>> {
+        let (epoch, writer) = self.judge.last_writer()?;
+        let database = &self.databases[writer];
+        (database.lineage == Lineage { epoch, wrote: true }).then_some(&database.log)
     }
 
     /// How long ago a region's helm saw the last change, by its own clock.
