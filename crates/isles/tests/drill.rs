@@ -3,38 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+mod site;
+
+use std::fs;
 
 use serde_json::Value;
-
-const SPEC: &str = "name: tiny
-pattern: read-replicas
-regions: [eu-west-1, eu-central-1, eu-west-2]
-objectives: { rto: 60s }
-services:
-  web:
-    command: 'python3 -m http.server $PORT --bind 127.0.0.1'
-    healthcheck: { path: / }
-database: { engine: postgres }
-";
-
-fn isles(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isles"));
-    command.current_dir(dir).env("TMPDIR", dir.join("tmp")).args(args).output().unwrap()
-}
+use site::{ASYNC, Site};
 
 #[test]
 fn an_outage_is_drilled_counted_and_kept_without_a_lab_running_before_or_after() {
-    let site = tempfile::tempdir_in("/tmp").unwrap();
-    let dir = site.path();
-    fs::write(dir.join("isles.yaml"), SPEC).unwrap();
-    fs::create_dir(dir.join("tmp")).unwrap();
-
-    let output = isles(dir, &["--json", "drill", "region-outage"]);
+    let site = Site::new(ASYNC);
+    let output = site.isles(&["--json", "drill", "region-outage"]);
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let said = format!("{printed}{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {said}"));
@@ -64,9 +43,9 @@ fn an_outage_is_drilled_counted_and_kept_without_a_lab_running_before_or_after()
         assert!(events.contains(&event), "{event}: {said}");
     }
 
-    let kept = isles(dir, &["--json", "report"]);
+    let kept = site.isles(&["--json", "report"]);
     let kept: Value = serde_json::from_slice(&kept.stdout).unwrap();
     assert_eq!(kept[0]["report"], report);
-    let left: Vec<_> = fs::read_dir(dir.join("tmp")).unwrap().collect();
+    let left: Vec<_> = fs::read_dir(site.path().join("tmp")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -1,17 +1,18 @@
 //! The ways past a gate, each tried on real processes: an agent that hangs or is killed while its database lives, a region
 //! that is frozen and wakes, a writer inside the database. Commits wait for another region here, so nothing may be lost.
 //!
-//! One lab, broken again and again: starting one takes seconds.
+//! A lab is broken again and again: starting one takes seconds.
 
-// Because the helpers below are not tests themselves, the exemption for tests does not reach them.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a failure ends the test")]
+
+mod site;
 
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, ChildStdin, Command, Output, Stdio},
     sync::mpsc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use isles_lab::{
@@ -19,124 +20,57 @@ use isles_lab::{
     processes::tree,
 };
 use isles_model::{AgentConfig, Epoch, EpochSecret};
-use serde_json::Value;
+use site::{REMOTE, Site, text};
 
-/// Generous, because labs share the machine with other tests.
-const DEADLINE: Duration = Duration::from_secs(120);
+/// The region other than `but` that writes, its epoch, and who alone may take over from it.
+fn writer(site: &Site, but: &str) -> Option<(String, Epoch, Option<String>)> {
+    let (name, snapshot) = site.writer_but(but)?;
+    let epoch = snapshot["plan"]["writes"]["here"]["epoch"].as_u64()?;
+    let named = snapshot["lease"][0]["successor"]["only"]["region"].as_str().map(str::to_owned);
+    Some((name, Epoch(epoch), named))
+}
 
-const SPEC: &str = "name: tiny
-pattern: read-replicas
-regions: [eu-west-1, eu-central-1, eu-west-2]
-objectives: { rpo: 0s }
-services:
-  web:
-    command: 'python3 -m http.server $PORT --bind 127.0.0.1'
-    healthcheck: { path: / }
-database: { engine: postgres, commit: remote }
-";
+/// Waits until a region writes and another protects its commits.
+fn protected_writer(site: &Site) -> (String, Epoch) {
+    let mut found = None;
+    site.wait_for("a writer's commits are protected", || {
+        found = writer(site, "").filter(|(.., named)| named.is_some());
+        found.is_some()
+    });
+    found.map(|(region, epoch, _)| (region, epoch)).unwrap()
+}
 
-/// A lab that is taken down at the end whatever happens.
-struct Site {
-    dir: tempfile::TempDir,
+fn write(site: &Site, sql: &str) -> Output {
+    site.isles(&["psql", "eu-west-1", "--write", "--", "-qAtc", sql])
+}
+
+fn rows(site: &Site, region: &str) -> String {
+    let sql = "SELECT string_agg(t, ',' ORDER BY t) FROM note";
+    text(&site.isles(&["psql", region, "--admin", "--", "-Atc", sql]))
+}
+
+/// The real control of a lab, to break it by.
+struct Hand {
+    client: Client,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Site {
-    fn up() -> (Self, LabState) {
-        let dir = tempfile::tempdir_in("/tmp").unwrap();
-        fs::write(dir.path().join("isles.yaml"), SPEC).unwrap();
-        fs::create_dir(dir.path().join("tmp")).unwrap();
+impl Hand {
+    fn of(state: &LabState) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let site = Self { dir, runtime };
-        let up = site.isles(&["--json", "up", "--detach"]);
-        assert!(up.status.success(), "{}", text(&up));
-        let state = serde_json::from_slice(&up.stdout).unwrap();
-        (site, state)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isles"));
-        command.current_dir(self.dir.path()).env("TMPDIR", self.dir.path().join("tmp"));
-        command.args(args).stdin(Stdio::null());
-        command
-    }
-
-    fn isles(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    fn status(&self) -> Value {
-        serde_json::from_slice(&self.isles(&["--json", "status"]).stdout).unwrap_or_default()
-    }
-
-    /// The region that writes by its own word, its epoch, and who alone may take over from it.
-    fn writer(&self, but: &str) -> Option<(String, Epoch, Option<String>)> {
-        let status = self.status();
-        status["regions"].as_object()?.iter().filter(|(name, _)| *name != but).find_map(|(name, value)| {
-            let snapshot = &value["snapshot"];
-            let epoch = snapshot["plan"]["writes"]["here"]["epoch"].as_u64()?;
-            let named = snapshot["lease"][0]["successor"]["only"]["region"].as_str().map(str::to_owned);
-            Some((name.clone(), Epoch(epoch), named))
-        })
-    }
-
-    /// Waits until a region other than `but` writes and another protects its commits.
-    fn protected_writer(&self, but: &str) -> (String, Epoch) {
-        let mut found = None;
-        wait_for("a writer's commits are protected", || {
-            found = self.writer(but).filter(|(.., named)| named.is_some());
-            found.is_some()
-        });
-        found.map(|(region, epoch, _)| (region, epoch)).unwrap()
-    }
-
-    fn wait_until_well(&self) {
-        wait_for("every region is ready", || self.isles(&["--json", "status"]).status.success());
+        Self { client: Client::new(state.dir.join("control.sock")), runtime }
     }
 
     /// Signals the agent alone: the lab's own way would freeze its sentry too, as a frozen machine does.
-    fn signal_agent(&self, client: &Client, region: &RegionState, signal: rustix::process::Signal) {
-        let state = self.runtime.block_on(client.state()).unwrap();
+    fn signal_agent(&self, region: &RegionState, signal: rustix::process::Signal) {
+        let state = self.runtime.block_on(self.client.state()).unwrap();
         let region = state.regions.iter().find(|one| one.region == region.region).unwrap();
         let agent = region.parts.iter().find(|part| part.part == Part::Agent).unwrap();
         tree::send(agent.pid.unwrap(), signal);
     }
 
-    fn part(&self, client: &Client, region: &RegionState, action: PartAction) {
-        self.runtime.block_on(client.part(&region.region, Part::Agent, action)).unwrap();
-    }
-
-    fn write(&self, sql: &str) -> Output {
-        self.isles(&["psql", "eu-west-1", "--write", "--", "-qAtc", sql])
-    }
-
-    fn rows(&self, region: &str) -> String {
-        text(&self.isles(&[
-            "psql",
-            region,
-            "--admin",
-            "--",
-            "-Atc",
-            "SELECT string_agg(t, ',' ORDER BY t) FROM note",
-        ]))
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = self.command(&["down"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    }
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-fn wait_for(what: &str, mut fact: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !fact() {
-        assert!(Instant::now() < until, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(20));
+    fn agent(&self, region: &RegionState, action: PartAction) {
+        self.runtime.block_on(self.client.part(&region.region, Part::Agent, action)).unwrap();
     }
 }
 
@@ -185,43 +119,82 @@ impl Drop for Direct {
 
 #[test]
 fn nobody_is_told_that_a_write_counts_once_the_right_to_write_has_ended() {
-    let (site, state) = Site::up();
-    let client = Client::new(state.dir.join("control.sock"));
+    let site = Site::new(REMOTE);
+    let state = site.up();
+    let hand = Hand::of(&state);
     let named = |name: &str| state.regions.iter().find(|region| region.region.as_str() == name).unwrap();
     site.wait_until_well();
-    let made = site.write("CREATE TABLE note (t text PRIMARY KEY)");
+    let made = write(&site, "CREATE TABLE note (t text PRIMARY KEY)");
     assert!(made.status.success(), "{}", text(&made));
-    // Because a new table is carried to replicas a moment later, what is written to it counts as protected only then.
     for region in &state.regions {
-        wait_for("every region has the table", || site.rows(region.region.as_str()) == "\n");
+        site.wait_for("every region has the table", || rows(&site, region.region.as_str()) == "\n");
     }
     site.wait_until_well();
 
     // The agent is frozen for longer than its right lasts, while its database lives and a session goes round the gate.
-    let (writer, epoch) = site.protected_writer("");
-    wait_for("the first note is protected", || site.write("INSERT INTO note VALUES ('1')").status.success());
+    let (writer, epoch) = protected_writer(&site);
+    site.wait_for("the first note is protected", || {
+        write(&site, "INSERT INTO note VALUES ('1')").status.success()
+    });
     let mut direct = Direct::open(named(&writer), epoch);
     assert!(direct.says("INSERT INTO note VALUES ('2')"), "it writes while it may");
-    site.signal_agent(&client, named(&writer), rustix::process::Signal::STOP);
-    wait_for("another region writes", || site.writer(&writer).is_some());
+    hand.signal_agent(named(&writer), rustix::process::Signal::STOP);
+    site.wait_for("another region writes", || site.writer_but(&writer).is_some());
     assert!(!direct.says("INSERT INTO note VALUES ('zombie 1')"), "an acknowledgement of a lost epoch");
-    site.signal_agent(&client, named(&writer), rustix::process::Signal::CONT);
+    hand.signal_agent(named(&writer), rustix::process::Signal::CONT);
     assert!(!direct.says("INSERT INTO note VALUES ('zombie 2')"));
     site.wait_until_well();
-    wait_for("the frozen region follows with the same rows", || site.rows(&writer) == "1,2\n");
+    site.wait_for("the frozen region follows with the same rows", || rows(&site, &writer) == "1,2\n");
 
     // The agent is killed, and stays so.
-    let (writer, epoch) = site.protected_writer("");
+    let (writer, epoch) = protected_writer(&site);
     let mut direct = Direct::open(named(&writer), epoch);
     assert!(direct.says("INSERT INTO note VALUES ('3')"));
-    site.part(&client, named(&writer), PartAction::Kill);
-    wait_for("another region writes", || site.writer(&writer).is_some());
+    hand.agent(named(&writer), PartAction::Kill);
+    site.wait_for("another region writes", || site.writer_but(&writer).is_some());
     let through = named(if writer == "eu-west-1" { "eu-west-2" } else { "eu-west-1" });
     assert_ne!(through.region.as_str(), writer);
-    site.part(&client, named(&writer), PartAction::Start);
+    hand.agent(named(&writer), PartAction::Start);
     site.wait_until_well();
     for region in &state.regions {
-        let rows = || site.rows(region.region.as_str());
-        wait_for("every region has what was acknowledged", || rows().starts_with("1,2,3"));
+        let has = || rows(&site, region.region.as_str()).starts_with("1,2,3");
+        site.wait_for("every region has what was acknowledged", has);
     }
+}
+
+#[test]
+fn a_standby_that_is_lost_with_the_writer_is_passed_over_by_order_alone() {
+    let site = Site::new(REMOTE);
+    let hand = Hand::of(&site.up());
+    let state = hand.runtime.block_on(hand.client.state()).unwrap();
+    let named = |name: &str| state.regions.iter().find(|region| region.region.as_str() == name).unwrap();
+    site.wait_until_well();
+    let (writer, ..) = protected_writer(&site);
+    let standby = self::writer(&site, "").and_then(|(.., standby)| standby).unwrap();
+    let mut regions = state.regions.iter().map(|region| region.region.to_string());
+    let third = regions.find(|name| *name != writer && *name != standby).unwrap();
+    for lost in [&standby, &writer] {
+        hand.agent(named(lost), PartAction::Kill);
+    }
+    let refuses =
+        || site.status()["regions"][&third]["snapshot"]["plan"]["writes"]["nowhere"]["because"].clone();
+    site.wait_for("the third region says why it does not take over", || refuses() == "not_the_standby");
+    let plain = site.isles(&["--yes", "switchover", &third]);
+    assert_eq!(plain.status.code(), Some(3), "{}", text(&plain));
+    let plan = text(&site.isles(&["failover", &third, "--dry-run"]));
+    println!("{plan}");
+
+    let forced = site.json(&["--yes", "failover", &third, "--reason", "both are lost"]);
+    assert_eq!(
+        (&forced["outcome"]["ended"], &forced["outcome"]["writer"]),
+        (&"done".into(), &third.clone().into())
+    );
+    println!("{}", forced["outcome"]);
+    for back in [&standby, &writer] {
+        hand.agent(named(back), PartAction::Start);
+    }
+    site.wait_until_well();
+    assert_eq!(site.writer(), Some(third));
+    let audit = site.json(&["audit"]);
+    assert_eq!(audit[0]["why"], "both are lost", "{audit}");
 }

@@ -2,104 +2,35 @@
 //!
 //! Starting a lab takes seconds; so each test asks several things of one.
 
-// Because the helpers below are not tests themselves, the exemption for tests does not reach them.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
-use std::{
-    fs,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-    time::{Duration, Instant},
-};
+mod site;
+
+use std::{fs, net::TcpListener, path::PathBuf};
 
 use isles_lab::{
     control::{Client, LabState, Part, PartAction, PartPhase},
     processes::tree,
 };
 use serde_json::Value;
+use site::{ASYNC, SERVER, Site, text};
 
-/// Generous, because labs share the machine with other tests.
-const DEADLINE: Duration = Duration::from_secs(120);
-
-const SPEC: &str = "name: tiny
-pattern: read-replicas
-regions: [eu-west-1, eu-central-1, eu-west-2]
-services:
-  web:
-    command: COMMAND
-    healthcheck: { path: / }
-database: { engine: postgres }
-";
-const SERVER: &str = "python3 -m http.server $PORT --bind 127.0.0.1";
-
-/// A directory with a spec, whose lab is taken down at the end whatever happens.
-struct Site {
-    dir: tempfile::TempDir,
+/// A site whose app is started so.
+fn site_of(command: &str) -> Site {
+    Site::new(&ASYNC.replace(SERVER, command))
 }
 
-impl Site {
-    fn new(command: &str) -> Self {
-        let dir = tempfile::tempdir_in("/tmp").unwrap();
-        fs::write(dir.path().join("isles.yaml"), SPEC.replace("COMMAND", &format!("'{command}'"))).unwrap();
-        fs::create_dir(dir.path().join("tmp")).unwrap();
-        Self { dir }
+/// Nothing is left: no process, no listener, no file but the spec.
+fn assert_clean(site: &Site, processes: &[tree::Process], ports: &[u16]) {
+    site.wait_for("the lab's processes have gone", || !processes.iter().any(tree::runs));
+    for port in ports {
+        assert!(TcpListener::bind(("127.0.0.1", *port)).is_ok(), "port {port} is still taken");
     }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isles"));
-        command.current_dir(self.path()).env("TMPDIR", self.path().join("tmp")).args(args);
-        command
-    }
-
-    fn isles(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    fn up(&self) -> LabState {
-        let output = self.isles(&["--json", "up", "--detach"]);
-        assert!(output.status.success(), "{}", text(&output));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    fn status(&self) -> Value {
-        serde_json::from_slice(&self.isles(&["--json", "status"]).stdout).unwrap_or_default()
-    }
-
-    /// Nothing is left: no process, no listener, no file but the spec.
-    fn assert_clean(&self, processes: &[tree::Process], ports: &[u16]) {
-        wait_for("the lab's processes have gone", || !processes.iter().any(tree::runs));
-        for port in ports {
-            assert!(TcpListener::bind(("127.0.0.1", *port)).is_ok(), "port {port} is still taken");
-        }
-        let beside: Vec<PathBuf> =
-            fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(beside.len(), 2, "the spec and the empty tmp: {beside:?}");
-        let temp: Vec<_> = fs::read_dir(self.path().join("tmp")).unwrap().collect();
-        assert!(temp.is_empty(), "{temp:?}");
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = self.command(&["down"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    }
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-fn wait_for(what: &str, mut fact: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !fact() {
-        assert!(Instant::now() < until, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let beside: Vec<PathBuf> =
+        fs::read_dir(site.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(beside.len(), 2, "the spec and the empty tmp: {beside:?}");
+    let temp: Vec<_> = fs::read_dir(site.path().join("tmp")).unwrap().collect();
+    assert!(temp.is_empty(), "{temp:?}");
 }
 
 /// The supervisor and everything below it.
@@ -120,7 +51,7 @@ fn ports(state: &LabState) -> Vec<u16> {
 
 #[test]
 fn a_lab_comes_up_survives_a_lost_region_and_goes_without_a_trace() {
-    let site = Site::new(SERVER);
+    let site = Site::new(ASYNC);
     let state = site.up();
     let (seen, taken) = (processes(&state), ports(&state));
     let roles: Value = serde_json::from_slice(&site.isles(&["--json", "up"]).stdout).unwrap();
@@ -137,21 +68,21 @@ fn a_lab_comes_up_survives_a_lost_region_and_goes_without_a_trace() {
     runtime.block_on(client.kill_region(&lost)).unwrap();
     let held = runtime.block_on(client.state()).unwrap();
     assert!(held.regions[0].held && held.regions[0].parts.iter().all(|part| part.pid.is_none()));
-    wait_for("another region writes", || {
+    site.wait_for("another region writes", || {
         let status = site.status();
         ["eu-central-1", "eu-west-2"].iter().any(|region| {
             status["regions"][*region]["snapshot"]["report"]["database"]["role"]["writer"].is_object()
         })
     });
     runtime.block_on(client.start_region(&lost)).unwrap();
-    wait_for("the lost region is back as a replica", || {
+    site.wait_for("the lost region is back as a replica", || {
         let status = site.isles(&["--json", "status"]);
         let role = site.status()["regions"]["eu-west-1"]["snapshot"]["report"]["database"]["role"].clone();
         status.status.success() && role["replica"]["copy"] == "complete"
     });
 
     runtime.block_on(client.part(&lost, Part::App(0), PartAction::Crash)).unwrap();
-    wait_for("a crashed app is started again", || {
+    site.wait_for("a crashed app is started again", || {
         let state = runtime.block_on(client.state()).unwrap();
         let app = state.regions[0].parts.iter().find(|part| part.part == Part::App(0)).unwrap();
         app.restarts == 1 && app.phase == PartPhase::Running
@@ -160,26 +91,26 @@ fn a_lab_comes_up_survives_a_lost_region_and_goes_without_a_trace() {
     assert_eq!(String::from_utf8_lossy(&logs.stdout).lines().count(), 3, "{}", text(&logs));
 
     assert!(site.isles(&["down"]).status.success());
-    site.assert_clean(&seen, &taken);
+    assert_clean(&site, &seen, &taken);
 }
 
 #[test]
 fn nothing_outlives_a_supervisor_that_is_killed() {
-    let site = Site::new(&format!("true && {SERVER}"));
+    let site = site_of(&format!("true && {SERVER}"));
     let state = site.up();
     let seen = processes(&state);
     tree::send(state.pid, rustix::process::Signal::KILL);
-    wait_for("all of the lab's processes have gone", || !seen.iter().any(tree::runs));
+    site.wait_for("all of the lab's processes have gone", || !seen.iter().any(tree::runs));
     let status = site.isles(&["status"]);
     assert_eq!(status.status.code(), Some(1));
     assert!(text(&status).contains("no lab of isles.yaml runs"), "{}", text(&status));
     assert!(site.isles(&["down"]).status.success());
-    site.assert_clean(&seen, &ports(&state));
+    assert_clean(&site, &seen, &ports(&state));
 }
 
 #[test]
 fn databases_are_kept_for_the_next_up_when_asked() {
-    let site = Site::new(SERVER);
+    let site = Site::new(ASYNC);
     let _ = site.up();
     let write = [
         "psql",
@@ -193,26 +124,26 @@ fn databases_are_kept_for_the_next_up_when_asked() {
     assert!(written.status.success(), "{}", text(&written));
     assert!(site.isles(&["down", "--keep"]).status.success());
     let _ = site.up();
-    wait_for("the kept row is there again", || {
+    site.wait_for("the kept row is there again", || {
         text(&site.isles(&["psql", "eu-west-1", "--", "-Atc", "select id from note"])) == "7\n"
     });
     assert!(site.isles(&["down"]).status.success());
-    site.assert_clean(&[], &[]);
+    assert_clean(&site, &[], &[]);
 }
 
 #[test]
 fn an_app_that_ends_at_once_is_shown_with_its_last_words() {
-    let site = Site::new("echo cannot find module; exit 3");
+    let site = site_of("echo cannot find module; exit 3");
     let output = site.isles(&["up"]);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("exited with code 3") && said.contains("cannot find module"), "{said}");
-    site.assert_clean(&[], &[]);
+    assert_clean(&site, &[], &[]);
 }
 
 #[test]
 fn an_app_that_never_becomes_healthy_is_shown_with_its_last_answer() {
-    let site = Site::new(SERVER);
+    let site = Site::new(ASYNC);
     let spec = site.path().join("isles.yaml");
     let changed =
         fs::read_to_string(&spec).unwrap().replace("{ path: / }", "{ path: /none, start_period: 3s }");
@@ -221,12 +152,12 @@ fn an_app_that_never_becomes_healthy_is_shown_with_its_last_answer() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("its health check /none") && said.contains("start_period"), "{said}");
-    site.assert_clean(&[], &[]);
+    assert_clean(&site, &[], &[]);
 }
 
 #[test]
 fn a_pinned_port_that_is_taken_is_named_with_its_owner() {
-    let site = Site::new(SERVER);
+    let site = Site::new(ASYNC);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let output = site.isles(&["--json", "up", "--edge-port", &port]);
@@ -234,24 +165,24 @@ fn a_pinned_port_that_is_taken_is_named_with_its_owner() {
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     let expect = format!("port {port} is taken by lab");
     assert!(said["causes"][0].as_str().unwrap().starts_with(&expect), "{said}");
-    site.assert_clean(&[], &[]);
+    assert_clean(&site, &[], &[]);
 }
 
 #[test]
 fn a_missing_program_is_named_with_the_way_to_get_it() {
-    let site = Site::new(SERVER);
+    let site = Site::new(ASYNC);
     let output = site.command(&["up"]).env("PATH", "/nonexistent").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output);
     assert!(said.contains("etcd is not installed") && said.contains("apt install"), "{said}");
-    site.assert_clean(&[], &[]);
+    assert_clean(&site, &[], &[]);
 }
 
 #[test]
 fn down_without_a_lab_is_not_an_error() {
-    let site = Site::new(SERVER);
+    let site = Site::new(ASYNC);
     assert!(site.isles(&["down"]).status.success());
     let psql = site.isles(&["psql", "eu-west-1"]);
     assert_eq!(psql.status.code(), Some(1));
-    site.assert_clean(&[], &[]);
+    assert_clean(&site, &[], &[]);
 }

@@ -2,102 +2,22 @@
 //!
 //! Starting a lab takes seconds; so one test asks several things of one.
 
-// Because the helpers below are not tests themselves, the exemption for tests does not reach them.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
-use std::{
-    fs,
-    process::{Command, Output, Stdio},
-    time::{Duration, Instant},
-};
+mod site;
 
-use serde_json::Value;
+use site::{ASYNC, Site, text};
 
-/// Generous, because labs share the machine with other tests.
-const DEADLINE: Duration = Duration::from_secs(120);
-
-const SPEC: &str = "name: tiny
-pattern: read-replicas
-regions: [eu-west-1, eu-central-1, eu-west-2]
-services:
-  web:
-    command: 'python3 -m http.server $PORT --bind 127.0.0.1'
-    healthcheck: { path: / }
-database: { engine: postgres }
-";
-
-/// A directory with a spec, whose lab is taken down at the end whatever happens.
-struct Site {
-    dir: tempfile::TempDir,
-}
-
-impl Site {
-    fn up() -> Self {
-        let dir = tempfile::tempdir_in("/tmp").unwrap();
-        fs::write(dir.path().join("isles.yaml"), SPEC).unwrap();
-        fs::create_dir(dir.path().join("tmp")).unwrap();
-        let site = Self { dir };
-        let up = site.isles(&["up", "--detach", "--quiet"]);
-        assert!(up.status.success(), "{}", text(&up));
-        site
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isles"));
-        command.current_dir(self.dir.path()).env("TMPDIR", self.dir.path().join("tmp")).env("USER", "ada");
-        command.env_remove("SUDO_USER").args(args).stdin(Stdio::null());
-        command
-    }
-
-    fn isles(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        let output = self.isles(&[&["--json"], args].concat());
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{args:?}: {}", text(&output)))
-    }
-
-    /// The region that writes by its own word.
-    fn writer(&self) -> Option<String> {
-        let status = self.json(&["status"]);
-        let regions = status["regions"].as_object()?;
-        let writes = |value: &Value| value["snapshot"]["plan"]["writes"]["here"].is_object();
-        regions.iter().find(|(_, value)| writes(value)).map(|(name, _)| name.clone())
-    }
-
-    fn refused(&self, args: &[&str], because: &str) {
-        let output = self.isles(args);
-        assert_eq!(output.status.code(), Some(3), "{args:?}: {}", text(&output));
-        assert!(text(&output).contains(because), "{args:?}: {}", text(&output));
-    }
-
-    fn wait_until_well(&self) {
-        wait_for("every region is ready", || self.isles(&["--json", "status"]).status.success());
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = self.command(&["down"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    }
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-fn wait_for(what: &str, mut fact: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !fact() {
-        assert!(Instant::now() < until, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+fn refused(site: &Site, args: &[&str], because: &str) {
+    let output = site.isles(args);
+    assert_eq!(output.status.code(), Some(3), "{args:?}: {}", text(&output));
+    assert!(text(&output).contains(because), "{args:?}: {}", text(&output));
 }
 
 #[test]
 fn an_operator_moves_the_writer_drains_a_region_and_finds_it_all_written_down() {
-    let site = Site::up();
+    let site = Site::new(ASYNC);
+    let _ = site.up();
     site.wait_until_well();
     assert_eq!(site.writer().as_deref(), Some("eu-west-1"));
 
@@ -107,9 +27,9 @@ fn an_operator_moves_the_writer_drains_a_region_and_finds_it_all_written_down() 
     assert_eq!(site.isles(&["switchover", "eu-west-2"]).status.code(), Some(2), "nobody can be asked");
     assert_eq!(site.json(&["audit"]).as_array().map(Vec::len), Some(0));
 
-    site.refused(&["--yes", "switchover", "eu-west-1"], "eu-west-1 is the writer already");
-    site.refused(&["--yes", "failover", "eu-west-2"], "use `isles switchover`");
-    site.refused(&["--yes", "switchover", "mars-1"], "the spec has no region mars-1");
+    refused(&site, &["--yes", "switchover", "eu-west-1"], "eu-west-1 is the writer already");
+    refused(&site, &["--yes", "failover", "eu-west-2"], "use `isles switchover`");
+    refused(&site, &["--yes", "switchover", "mars-1"], "the spec has no region mars-1");
 
     let moved = site.json(&["--yes", "switchover", "eu-west-2", "--reason", "kernel update"]);
     assert_eq!(moved["outcome"]["ended"], "done", "{moved}");
@@ -128,7 +48,7 @@ fn an_operator_moves_the_writer_drains_a_region_and_finds_it_all_written_down() 
 
     let drained = site.json(&["--yes", "region", "drain", "eu-central-1"]);
     assert_eq!(drained["outcome"]["ended"], "done", "{drained}");
-    site.refused(&["--yes", "switchover", "eu-central-1"], "isles region undrain eu-central-1");
+    refused(&site, &["--yes", "switchover", "eu-central-1"], "isles region undrain eu-central-1");
     let again = site.json(&["--yes", "region", "drain", "eu-central-1"]);
     assert_eq!((&again["ordered"], &again["plan"]["done"]), (&false.into(), &true.into()), "{again}");
     assert!(text(&site.isles(&["status"])).contains("eu-central-1 is drained"));
