@@ -25,7 +25,7 @@ test: install ## Format, lints, every test. The last line is the runner's own co
 check: install ## `make test`, and tidy, licences and documentation besides.
 	cargo xtask check
 
-nightly: ## A million simulated failovers; FAILOVERS=n for another number. The last line is the verdict.
+nightly: ## A million simulated failovers; FAILOVERS=n for another number. The verdict begins with PASSED, FAILED or INCOMPLETE.
 	cargo test --release --package isles-decide --test sim -- --ignored --nocapture
 
 install: ## PostgreSQL and etcd, where they are missing.

@@ -178,10 +178,22 @@ impl Hold {
                 self.credit(&attempt, view, config);
             }
             LeaseOutcome::Refused => {
-                self.attempts.remove(index);
+                self.refuse(index, view);
                 self.blocked = Some(answer.sightings);
             }
             LeaseOutcome::Unknown => self.give_up(index),
+        }
+    }
+
+    /// The key has changed since the revision that it expects. Until it is seen to what, that may be the value of a
+    /// like attempt which was forgotten in favour of this one, or of this one, delivered twice: a renewal is kept.
+    fn refuse(&mut self, index: usize, view: &View) {
+        let attempt = &mut self.attempts[index];
+        let unseen = view.lease.as_ref().is_some_and(|lease| lease.revision == attempt.expected);
+        if attempt.purpose == Purpose::Renew && unseen {
+            attempt.waiting = false;
+        } else {
+            self.attempts.remove(index);
         }
     }
 

@@ -79,6 +79,24 @@ fn a_lost_standby_is_struck_from_the_key_before_commits_stop_waiting_for_it() {
 }
 
 #[test]
+fn a_standby_of_a_refused_put_is_waited_for_until_the_key_shows_another_or_none() {
+    let mut helm = remote_writer(Commit::Remote);
+    let confirmed = [("us", 100)];
+    feed(&mut helm, 50, [peer("us", 1, following(100)), writer_with(&[], 0, &confirmed)]);
+    helm.tick(at(50));
+    feed(&mut helm, 55, [writer_with(&["us"], 100, &confirmed)]);
+    let order = helm.tick(at(55)).lease.unwrap();
+    assert_eq!(order.value.successor, only("us"));
+    // Because it was delivered twice, the answer to the second one comes, or one like it was stored before.
+    feed(&mut helm, 60, [Fact::LeaseAnswered { attempt: order.attempt, outcome: LeaseOutcome::Refused }]);
+    feed(&mut helm, 60, [Fact::PeerSilent { region: name("us") }, Fact::PeerSilent { region: name("us") }]);
+    assert_eq!(commit(&helm.tick(at(60))), waits_for(&["us"]), "it may be named");
+    let other = LeaseKey { successor: Successor::Nobody, ..held("eu", 1, 3) };
+    feed(&mut helm, 70, [seen(Some(other), 3)]);
+    assert_eq!(commit(&helm.tick(at(70))), waits_for(&[]), "it is not");
+}
+
+#[test]
 fn from_one_standby_to_the_next_commits_wait_for_both() {
     let mut helm = protected();
     feed(&mut helm, 80, [Fact::PeerSilent { region: name("us") }, Fact::PeerSilent { region: name("us") }]);

@@ -72,6 +72,11 @@ pub(crate) struct Agent {
     wanted_at: Micros,
     timer_at: Option<Micros>,
     reading: u64,
+    /// The store's revision when the read was asked that is under way, and that was answered last.
+    asked_at: Revision,
+    answered_for: Revision,
+    /// What that read showed: what its own member of the store has, if that is cut off from now on.
+    last_read: Option<(Option<LeaseKey>, Revision, (Orders, Revision))>,
     probes: BTreeMap<u64, (usize, Moment)>,
     probe: u64,
     emitted: BTreeMap<AttemptId, (Moment, Revision)>,
@@ -104,6 +109,9 @@ impl Agent {
             wanted_at: 0,
             timer_at: None,
             reading: 0,
+            asked_at: Revision(0),
+            answered_for: Revision(0),
+            last_read: None,
             probes: BTreeMap::new(),
             probe: 0,
             emitted: BTreeMap::new(),
@@ -141,6 +149,7 @@ impl World {
         agent.stalled_until = 0;
         agent.told = None;
         agent.reading = 0;
+        agent.answered_for = Revision(0);
         agent.timer_at = None;
         agent.newest = Epoch::NONE;
         agent.probes.clear();
@@ -168,7 +177,13 @@ impl World {
             Wake::LeaseRead { id, key, revision, orders: (orders, ordered) } => {
                 if self.agents[region].reading == id {
                     self.agents[region].reading = 0;
+                    if self.setup.mutant == Some(Mutant::SerializableReads) {
+                        let read = (key.clone(), revision, (orders.clone(), ordered));
+                        self.agents[region].last_read = Some(read);
+                    }
                     self.see_orders(region, orders, ordered);
+                    // Because what a read shows is told one fact after the other, it counts from the last one on.
+                    self.agents[region].answered_for = self.agents[region].asked_at;
                     self.see_lease(region, true, key, revision);
                 }
             }
@@ -285,6 +300,8 @@ impl World {
         if !matches!(because, Because::HoldsLease | Because::Unprotected) {
             self.note(|| format!("{region}: {because}: puts {order:?}"));
         }
+        let (expected, answered_for) = (order.expected, self.agents[region].answered_for);
+        self.judge.decided_from(self.now, region, expected, answered_for);
         if let Some(timeout) = self.setup.put_timeout {
             let wake = Wake::LeaseAnswered { attempt: order.attempt, outcome: LeaseOutcome::Unknown };
             self.wake(region, timeout, wake);
@@ -350,11 +367,24 @@ impl World {
         let id = agent.probe;
         if agent.reading == 0 {
             agent.reading = id;
+            agent.asked_at = self.store.revision();
             self.ask_store(region, Request::Read { id });
+            self.ask_own_member(region, id);
             self.wake(region, READ_TIMEOUT, Wake::ReadTimeout { id });
         }
         let jitter = self.rng.u64(..20 * MS);
         self.wake(region, self.setup.poll_every + jitter, Wake::Poll);
+    }
+
+    /// The breakage: a member that the others cannot reach answers at once, from what it knows.
+    fn ask_own_member(&mut self, region: usize, id: u64) {
+        let cut = !self.net.connected(End::Region(region), End::Store);
+        let serializable = self.setup.mutant == Some(Mutant::SerializableReads);
+        if let Some((key, revision, orders)) =
+            self.agents[region].last_read.clone().filter(|_| cut && serializable)
+        {
+            self.wake(region, MS, Wake::LeaseRead { id, key, revision, orders });
+        }
     }
 
     fn see_lease(&mut self, region: usize, polled: bool, mut key: Option<LeaseKey>, revision: Revision) {

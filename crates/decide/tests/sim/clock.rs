@@ -62,6 +62,5 @@ impl Clock {
 }
 
 fn scale(value: u64, by: u64, of: u64) -> u64 {
-    let scaled = u128::from(value) * u128::from(by) / u128::from(of);
-    u64::try_from(scaled).expect("simulated spans are short")
+    value.checked_mul(by).expect("simulated spans are short") / of
 }

@@ -5,6 +5,7 @@ use isles_model::{Change, TransferKind};
 use crate::{
     agent::Wake,
     clock::{MS, Micros},
+    kind::{ALL, CALM, HARD, Kind, RESTLESS, SILENT, STORE},
     mutant::Mutant,
     network::End,
     setup::{FAULTS_FROM, Weather},
@@ -23,104 +24,6 @@ pub(crate) struct Fault {
     lasts: Micros,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Machine and database die; both come back after a reboot.
-    RegionCrash,
-    AgentCrash,
-    DatabaseCrash,
-    /// The process stands still; its events queue.
-    Stall,
-    /// Cut off from everything.
-    Isolation,
-    /// Cut off from its peers; the store answers.
-    PeersCut,
-    /// Two regions do not reach each other.
-    PairCut,
-    /// One of them does not reach the other.
-    OneWayCut,
-    /// The region does not reach the store.
-    StoreRequestsCut,
-    /// The store's answers do not reach the region.
-    StoreAnswersCut,
-    StoreSilent,
-    WatchGap,
-    SlowLinks,
-    /// The agent is asked to stop, and is started again.
-    Stop,
-    AppDown,
-    /// The database does not get promoted.
-    PromotionHangs,
-    /// No fault: somebody asks the writer to hand over to another region.
-    HandOver,
-    /// Somebody has another region take the right, whatever it may lack.
-    ForcedFailover,
-    /// A region is drained for a while.
-    Drain,
-    /// Nobody may take over for a while.
-    Maintenance,
-}
-
-const ALL: [Kind; 20] = [
-    Kind::RegionCrash,
-    Kind::AgentCrash,
-    Kind::DatabaseCrash,
-    Kind::Stall,
-    Kind::Isolation,
-    Kind::PeersCut,
-    Kind::PairCut,
-    Kind::OneWayCut,
-    Kind::StoreRequestsCut,
-    Kind::StoreAnswersCut,
-    Kind::StoreSilent,
-    Kind::WatchGap,
-    Kind::SlowLinks,
-    Kind::Stop,
-    Kind::AppDown,
-    Kind::PromotionHangs,
-    Kind::HandOver,
-    Kind::ForcedFailover,
-    Kind::Drain,
-    Kind::Maintenance,
-];
-
-/// Faults that make another region take over, where one can.
-const HARD: [Kind; 7] = [
-    Kind::RegionCrash,
-    Kind::Isolation,
-    Kind::Stall,
-    Kind::Stop,
-    Kind::StoreRequestsCut,
-    Kind::DatabaseCrash,
-    Kind::HandOver,
-];
-
-/// Faults in which a writer loses its right and is alive.
-const RESTLESS: [Kind; 2] = [Kind::Isolation, Kind::Stall];
-
-/// Faults in which a promise, kept or broken, makes the difference.
-const SILENT: [Kind; 7] = [
-    Kind::StoreRequestsCut,
-    Kind::StoreAnswersCut,
-    Kind::StoreSilent,
-    Kind::AgentCrash,
-    Kind::PeersCut,
-    Kind::SlowLinks,
-    Kind::Stall,
-];
-
-/// Faults that must change no epoch while they are short.
-const CALM: [Kind; 8] = [
-    Kind::AgentCrash,
-    Kind::DatabaseCrash,
-    Kind::Stall,
-    Kind::Isolation,
-    Kind::PeersCut,
-    Kind::StoreSilent,
-    Kind::WatchGap,
-    Kind::AppDown,
-];
-
 impl World {
     /// Draws the faults of this world: one to five that may overlap, or short ones far apart.
     pub(crate) fn draw_faults(&mut self) {
@@ -130,26 +33,37 @@ impl World {
         let silence = self.setup.weather == Weather::Silence;
         let count = match (self.setup.calm, storm) {
             (true, _) => 3,
+            // One after the other, until everything is mended.
+            (false, true) if self.setup.weather == Weather::Gale => usize::MAX,
             (false, true) => self.rng.usize(14..=22),
             (false, false) => self.rng.usize(1..=5),
         };
         for _ in 0..count {
-            let (kind, begins, lasts) = if self.setup.calm {
+            let (kind, begins, lasts) = if self.setup.weather == Weather::Gale {
+                at += self.rng.u64(ttl..3 * ttl);
+                if at + 1_000 * MS > self.setup.healed_at {
+                    return;
+                }
+                self.draw_gust(at)
+            } else if self.setup.calm {
                 let lasts = self.rng.u64(50 * MS..(ttl * 3 / 10).min(700 * MS));
                 at += 2 * ttl;
                 (CALM[self.rng.usize(..CALM.len())], at, lasts)
             } else {
                 let begins = self.rng.u64(FAULTS_FROM..self.setup.healed_at - 1_000 * MS);
-                let hard = storm && self.rng.u8(..3) > 0;
+                let hard =
+                    storm && self.rng.u8(..3) > if self.setup.weather == Weather::Murk { 1 } else { 0 };
                 let kinds: &[Kind] = match self.setup.weather {
                     Weather::Silence => &SILENT,
                     Weather::Restless => &RESTLESS,
-                    Weather::Storm | Weather::Ordinary if hard => &HARD,
-                    Weather::Storm | Weather::Ordinary => &ALL,
+                    Weather::Murk if !hard => &STORE,
+                    Weather::Ordinary if !hard => &ALL,
+                    Weather::Storm if !hard => &ALL,
+                    Weather::Storm | Weather::Ordinary | Weather::Murk | Weather::Gale => &HARD,
                 };
                 let lasts = match self.setup.weather {
                     Weather::Restless => self.rng.u64(ttl..ttl * 3),
-                    Weather::Storm | Weather::Silence | Weather::Ordinary => {
+                    Weather::Storm | Weather::Silence | Weather::Ordinary | Weather::Murk | Weather::Gale => {
                         self.rng.u64(100 * MS..6_000 * MS)
                     }
                 };
@@ -159,11 +73,24 @@ impl World {
             let other = (region + self.rng.usize(1..self.agents.len())) % self.agents.len();
             let other_orders = matches!(kind, Kind::Drain | Kind::Maintenance);
             let lasts = if other_orders { lasts + 3_000 * MS } else { lasts };
-            let at_holder = self.rng.u8(..3) > if kind == Kind::Drain { 1 } else { 0 }
-                && !(silence && kind == Kind::AgentCrash);
+            let gale = self.setup.weather == Weather::Gale && HARD.contains(&kind);
+            let at_holder = gale
+                || self.rng.u8(..3) > if kind == Kind::Drain { 1 } else { 0 }
+                    && !(silence && kind == Kind::AgentCrash);
             self.faults.push(Fault { kind, region, other, at_holder, lasts });
             self.after(begins, Event::Strike(self.faults.len() - 1));
         }
+    }
+
+    /// Of four faults, three make another region take over; the fourth is of any kind, and may overlap with the next.
+    fn draw_gust(&mut self, begins: Micros) -> (Kind, Micros, Micros) {
+        let ttl = self.setup.ttl_micros();
+        let (kinds, lasts): (&[Kind], Micros) = match self.rng.u8(..8) {
+            0 => (&ALL, self.rng.u64(100 * MS..4_000 * MS)),
+            1 => (&STORE, self.rng.u64(100 * MS..4_000 * MS)),
+            _ => (&HARD, self.rng.u64(ttl..2 * ttl)),
+        };
+        (kinds[self.rng.usize(..kinds.len())], begins, lasts)
     }
 
     /// One fault only: the writer's region is lost, or cut off, until everything is mended.
@@ -193,6 +120,7 @@ impl World {
         if self.struck_at == 0 {
             self.struck_at = self.now;
         }
+        self.tally.strike(kind);
         self.note(|| format!("fault: {kind:?} at {region} (and {other}) for {} ms", lasts / MS));
         match kind {
             Kind::RegionCrash => {
@@ -203,6 +131,8 @@ impl World {
             Kind::DatabaseCrash => self.databases[region].crash(),
             Kind::Stall => self.stall(region, lasts),
             Kind::StoreSilent => self.store.silent_until = self.now + lasts,
+            Kind::StoreSlow => self.store.slow_until = self.now + lasts,
+            Kind::StoreMemberLost => self.lose_member(region),
             Kind::WatchGap => self.store.unwatched_until = self.now + lasts,
             Kind::SlowLinks => self.net.slow_down(region, lasts / 20),
             Kind::PromotionHangs => self.databases[region].hangs_until = self.now + lasts,
@@ -253,6 +183,7 @@ impl World {
                 }
                 self.start_region(region);
             }
+            Kind::StoreMemberLost => self.store.find_member(region),
             Kind::AgentCrash | Kind::Stop => self.start_agent(region),
             Kind::DatabaseCrash => self.start_database(region),
             Kind::SlowLinks => self.net.slow_down(region, 0),
@@ -264,6 +195,7 @@ impl World {
             Kind::Maintenance => self.order_change(&Change::Maintenance { on: false }),
             Kind::Stall
             | Kind::StoreSilent
+            | Kind::StoreSlow
             | Kind::WatchGap
             | Kind::PromotionHangs
             | Kind::HandOver
@@ -287,12 +219,11 @@ impl World {
         self.disturbed_at = self.now;
         self.net.mend();
         self.setup.loss = 0.0;
-        self.store.silent_until = 0;
+        self.store.mend();
         self.order_change(&Change::Maintenance { on: false });
         for region in self.orders().drained.clone() {
             self.order_change(&Change::Undrain { region });
         }
-        self.store.unwatched_until = 0;
         for region in 0..self.agents.len() {
             self.start_region(region);
             self.app(region, true);
@@ -341,6 +272,8 @@ impl World {
             | Kind::DatabaseCrash
             | Kind::Stall
             | Kind::StoreSilent
+            | Kind::StoreSlow
+            | Kind::StoreMemberLost
             | Kind::WatchGap
             | Kind::SlowLinks
             | Kind::Stop

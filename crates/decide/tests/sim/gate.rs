@@ -83,6 +83,7 @@ impl World {
 
     /// No two gates are open at one true time. A stalled process's gate counts until its deadline.
     pub(crate) fn check_gates(&mut self) {
+        self.judge.checked.check("I1");
         let mut open = (0..self.agents.len()).filter(|region| self.gate(*region).is_some());
         if let (Some(a), Some(b)) = (open.next(), open.next()) {
             let gates = [self.agents[a].gate, self.agents[b].gate];

@@ -5,7 +5,8 @@
 //! every copy has rejoined, within a bound after healing; I5 no epoch changes without a long fault; I6 an epoch
 //! has one holder and one writer, and epochs only grow; I7 a diverged or incomplete copy never serves and is never
 //! promoted. HELM: what the driver may rely on in every decision. (I2 is of synchronous commit, I8 and I9 are the
-//! edge's.)
+//! edge's.) ORDERS: nobody takes the right against an order that it has known for long. READ: no put is decided from a
+//! stale read, that is from a state that the store had left before the last answered read was asked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use std::{
 
 use isles_decide::Decision;
 use isles_model::{
-    Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Moment, RegionName, Writes,
+    Copy, DatabaseRole, DatabaseState, Epoch, LeaseKey, LeaseState, Moment, RegionName, Revision, Writes,
     topology::Commit,
 };
 
@@ -23,6 +24,7 @@ use crate::{
     clock::{MS, Micros},
     database::Database,
     setup::Setup,
+    tally::Tally,
 };
 
 /// From the check whether a commit is too old until its acknowledgement is seen: the gate's longest way out.
@@ -43,8 +45,11 @@ pub(crate) struct Judge {
     holders: BTreeMap<Epoch, RegionName>,
     writers: BTreeMap<Epoch, usize>,
     newest_stored: Epoch,
-    /// How often the right went to another region.
+    /// What was checked.
+    pub(crate) checked: Tally,
+    /// How often the right went to another region: because it had run out, or because it was given back.
     pub(crate) failovers: u64,
+    pub(crate) given_back: u64,
     admitted: BTreeMap<u32, Epoch>,
     /// Every acknowledged write, with its epoch and the moment.
     acknowledged: BTreeMap<u32, (Epoch, Micros)>,
@@ -69,7 +74,9 @@ impl Judge {
             holders: BTreeMap::new(),
             writers: BTreeMap::new(),
             newest_stored: Epoch::NONE,
+            checked: Tally::default(),
             failovers: 0,
+            given_back: 0,
             admitted: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -120,13 +127,14 @@ impl Judge {
     }
 
     fn hold(&mut self, at: Micros, invariant: &'static str, holds: bool, text: impl FnOnce() -> String) {
+        self.checked.check(invariant);
         if !holds {
             self.fail(at, invariant, text);
         }
     }
 
     /// The store has taken a value.
-    pub(crate) fn stored(&mut self, at: Micros, key: &LeaseKey, handed_over: bool) {
+    pub(crate) fn stored(&mut self, at: Micros, key: &LeaseKey, handed_over: bool, released: bool) {
         let holder = self.holders.entry(key.epoch).or_insert_with(|| key.holder.clone()).clone();
         self.hold(at, "I6", holder == key.holder, || format!("epoch {} was {holder}'s: {key:?}", key.epoch));
         let newest = self.newest_stored;
@@ -136,7 +144,9 @@ impl Judge {
         let changes = newest > Epoch::NONE && key.epoch != newest && !handed_over;
         self.hold(at, "I5", !(self.calm && changes), || format!("a short fault changed the epoch: {key:?}"));
         let moved = self.holders.range(..key.epoch).next_back().is_some_and(|(_, last)| *last != key.holder);
-        self.failovers += u64::from(moved && key.epoch > newest);
+        let moved = moved && key.epoch > newest;
+        self.failovers += u64::from(moved);
+        self.given_back += u64::from(moved && released);
         self.newest_stored = newest.max(key.epoch);
     }
 
@@ -161,6 +171,11 @@ impl Judge {
             }
         }
         let commit = self.commit;
+        match commit {
+            Commit::Async => {}
+            Commit::Remote => self.checked.check("I2"),
+            Commit::Bounded(_) => self.checked.check("I3"),
+        }
         for (write, epoch, when) in missing {
             self.lost.insert(write);
             if self.loss_accepted {
@@ -204,6 +219,13 @@ impl Judge {
         self.ends.insert(epoch, at);
         self.last_acknowledged_at = at;
         self.first_acknowledged.entry(epoch).or_insert(at);
+    }
+
+    /// READ: a put expects no revision that was old already when the read was asked that was answered last.
+    pub(crate) fn decided_from(&mut self, at: Micros, region: usize, expected: Revision, asked_at: Revision) {
+        self.hold(at, "READ", expected >= asked_at, || {
+            format!("{region} puts upon {expected:?}, though its last read was asked at {asked_at:?}")
+        });
     }
 
     /// What a driver may rely on in every decision.

@@ -78,11 +78,13 @@ pub(crate) enum Mutant {
     MaintenanceIgnored,
     /// Late answers about orders are obeyed.
     OlderOrdersObeyed,
+    /// The driver asks its own member of the store alone, which answers from what it has when it is cut off.
+    SerializableReads,
 }
 
 impl Mutant {
     /// Every one of them.
-    pub(crate) const ALL: [Self; 35] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::DeadlineFromReceipt,
         Self::NoMargin,
         Self::BlindPut,
@@ -118,6 +120,7 @@ impl Mutant {
         Self::DrainedClaims,
         Self::MaintenanceIgnored,
         Self::OlderOrdersObeyed,
+        Self::SerializableReads,
     ];
 
     /// The worlds in which it shows.
@@ -128,6 +131,7 @@ impl Mutant {
             }
             Self::GateKeepsTheLongerDeadline => Weather::Restless,
             Self::DrainedClaims | Self::MaintenanceIgnored | Self::OlderOrdersObeyed => Weather::Storm,
+            Self::SerializableReads => Weather::Murk,
             _ => Weather::Ordinary,
         }
     }
@@ -168,6 +172,7 @@ impl Mutant {
             Self::DrainedClaims | Self::MaintenanceIgnored => &["ORDERS"],
             // An old order to fail over in spite of losses may be obeyed too.
             Self::OlderOrdersObeyed => &["I2", "I3", "ORDERS"],
+            Self::SerializableReads => &["READ"],
             Self::IncompleteCopyClaims => &["I7"],
             // Because a gate does not open before its database is promoted, the false holder may just be stuck.
             Self::DivergedCopyClaims => &["I4", "I7"],

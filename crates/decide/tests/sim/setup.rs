@@ -37,11 +37,16 @@ pub(crate) enum Weather {
     Silence,
     /// False alarms, one after the other: a writer is cut off for a little longer than its right lasts.
     Restless,
+    /// The lease store itself is at fault: slow, silent, without members or watches, and writers are lost meanwhile.
+    Murk,
+    /// One writer after the other is lost for as long as it takes to replace it: failovers as close as they get.
+    Gale,
 }
 
 impl Weather {
     /// Every one; `WEATHER=n` is the n-th.
-    pub(crate) const ALL: [Self; 4] = [Self::Ordinary, Self::Storm, Self::Silence, Self::Restless];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Ordinary, Self::Storm, Self::Silence, Self::Restless, Self::Murk, Self::Gale];
 }
 
 /// One world, before it starts.
@@ -100,7 +105,7 @@ impl Setup {
             mutant,
             topology: topology(
                 regions,
-                regions > 2 || rng.u8(..4) > 0,
+                regions > 2 || weather == Weather::Gale || rng.u8(..4) > 0,
                 ttl,
                 rng.bool(),
                 commit(rng),

@@ -18,6 +18,7 @@ use crate::{
     network::Network,
     setup::{Setup, Weather},
     store::{Request, Store},
+    tally::Tally,
 };
 
 /// Events remembered for the report of a failing seed.
@@ -63,6 +64,8 @@ pub(crate) struct World {
     pub(crate) databases: Vec<Database>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) judge: Judge,
+    /// What happened.
+    pub(crate) tally: Tally,
     pub(crate) writes: u32,
     /// The drill that is played.
     pub(crate) stage: Option<Stage>,
@@ -83,8 +86,10 @@ pub(crate) struct Outcome {
     pub(crate) trace: VecDeque<String>,
     pub(crate) acknowledged: usize,
     pub(crate) stranded: usize,
-    /// How often the right went from one region to another.
+    /// How often the right went from one region to another, and how many of these times it was given back.
     pub(crate) failovers: u64,
+    pub(crate) given_back: u64,
+    pub(crate) tally: Tally,
 }
 
 /// Loses the writer's region of the world that a seed draws, and nothing else: how long until the first write is
@@ -109,7 +114,10 @@ pub(crate) fn run(seed: u64, mutant: Option<Mutant>, weather: Weather, traced: b
     let setup = Setup::draw(mutant, weather, &mut rng);
     let mut world = World::new(setup, rng, traced);
     world.run();
+    world.tally.add(&world.judge.checked);
     Outcome {
+        tally: world.tally,
+        given_back: world.judge.given_back,
         acknowledged: world.judge.acknowledged(),
         stranded: world.databases.iter().map(|database| database.stranded.len()).sum(),
         failovers: world.judge.failovers,
@@ -125,7 +133,8 @@ impl World {
         let mut world = Self {
             now: 0,
             net: Network::new(&setup),
-            store: Store::default(),
+            store: Store::new(&setup),
+            tally: Tally::default(),
             agents,
             databases,
             faults: Vec::new(),
@@ -248,6 +257,7 @@ impl World {
 
     fn count_gates(&mut self) {
         let open: Vec<usize> = (0..self.agents.len()).filter(|region| self.gate(*region).is_some()).collect();
+        self.tally.check("I4");
         if open.len() != 1 {
             let key = self.store.key.clone();
             self.judge.fail(self.now, "I4", || format!("gates {open:?} are open after healing; key {key:?}"));
