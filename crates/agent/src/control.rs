@@ -1,5 +1,5 @@
-//! The agent's control port: its report for peers, its snapshot for people, its metrics for Prometheus, and the
-//! operator's orders, which it puts into the lease store.
+//! The agent's control port: its report and promises for peers, its snapshot for people, its metrics for Prometheus,
+//! and the operator's orders, which it puts into the lease store.
 //!
 //! Changes nothing else: what an order leads to is decided by every region's helm when it reads it there.
 
@@ -14,10 +14,10 @@ use axum::{
     extract::{DefaultBodyLimit, Query, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use isles_model::{
-    OrderRequest, RegionName, RegionReport, Snapshot,
+    OrderRequest, PromiseRequest, RegionName, RegionReport, Snapshot,
     orders::{WHO_BYTES_MAX, WHY_BYTES_MAX},
 };
 use serde::Deserialize;
@@ -31,6 +31,7 @@ use tracing::info;
 use crate::{
     lease::{Chain, Etcd, Stored},
     meter::Registered,
+    promise::{self, Asked},
 };
 
 /// Snapshots that may be waited for at once.
@@ -38,6 +39,8 @@ pub const SNAPSHOTS_WAITING_MAX: usize = 16;
 
 /// The longest order read, in bytes.
 const ORDER_BYTES_MAX: usize = 4 * 1024;
+/// The longest request for a promise read, in bytes.
+const PROMISE_BYTES_MAX: usize = 4 * 1024;
 /// Audit entries in one answer: at most, and when nobody says how many.
 const AUDIT_ANSWER_MAX: u32 = 100;
 
@@ -53,6 +56,8 @@ pub struct Control {
     pub report: watch::Receiver<RegionReport>,
     /// Asks the steering loop for a snapshot.
     pub snapshots: mpsc::Sender<oneshot::Sender<Snapshot>>,
+    /// Asks the steering loop for a promise.
+    pub promises: mpsc::Sender<Asked>,
     /// The counts.
     pub meter: Arc<Registered>,
     /// What a peer must show.
@@ -72,6 +77,7 @@ pub struct Control {
 pub async fn serve(listener: TcpListener, control: Control, stop: CancellationToken) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/v1/report", get(report))
+        .route(promise::PATH, post(promise).layer(DefaultBodyLimit::max(PROMISE_BYTES_MAX)))
         .route("/v1/status", get(status))
         .route("/v1/orders", get(orders).post(order).layer(DefaultBodyLimit::max(ORDER_BYTES_MAX)))
         .route("/v1/audit", get(audit))
@@ -121,6 +127,28 @@ impl Control {
             return Ok(());
         }
         Err((StatusCode::UNAUTHORIZED, "only agents of this application may ask\n").into_response())
+    }
+}
+
+/// A peer asks this region not to take over. The answer comes from the helm, which is bound by it by then.
+async fn promise(State(control): State<Control>, headers: HeaderMap, body: axum::body::Bytes) -> Response {
+    if let Err(refused) = control.knows(&headers) {
+        return refused;
+    }
+    let request: PromiseRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => {
+            return (StatusCode::BAD_REQUEST, format!("not a request for a promise: {error}\n"))
+                .into_response();
+        }
+    };
+    let (reply, answer) = oneshot::channel();
+    if control.promises.try_send(Asked { request, reply }).is_err() {
+        return unavailable("too many are asking");
+    }
+    match answer.await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(_) => unavailable("the agent is stopping"),
     }
 }
 
@@ -240,6 +268,7 @@ mod tests {
         let control = Control {
             report,
             snapshots: mpsc::channel(1).0,
+            promises: mpsc::channel(1).0,
             meter: Arc::new(Registered::new(&region).unwrap()),
             peer_secret: "secret".into(),
             store: Arc::new(Etcd::new(&etcd).unwrap()),

@@ -9,6 +9,7 @@ pub mod journal;
 pub mod lease;
 pub mod meter;
 pub mod probe;
+pub mod promise;
 pub mod sentry;
 pub mod steer;
 mod wiring;

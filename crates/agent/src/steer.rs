@@ -1,22 +1,28 @@
-//! The steering loop: hands facts to the helm, asks it for a decision, sends out the plan and the lease orders.
+//! The steering loop: hands facts to the helm, asks it for a decision, sends out the plan, the lease orders and the
+//! requests for promises.
 
 use std::sync::Arc;
 
 use isles_decide::{Decision, Helm};
 use isles_model::{
     Because, DatabaseReport, DatabaseRole, DatabaseState, Epoch, Fact, LeaseOrder, Meter, Metric, Moment,
-    Orders, Plan, RegionReport, Revision, Snapshot, Writes, ids::Clock,
+    Orders, Plan, PromiseAnswer, PromiseRequest, RegionName, RegionReport, Revision, Snapshot, Writes,
+    ids::Clock,
 };
 use isles_postgres::Findings;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use crate::journal::Journal;
+use crate::{journal::Journal, promise::Asked};
 
 /// Facts that may wait for the helm. Actuators wait when it is full; the lease's watch leaves a fact out.
 pub const FACTS_WAITING_MAX: usize = 1_024;
 /// Facts observed before the helm is asked for a decision.
 const FACTS_A_TICK_MAX: usize = 64;
+
+/// What people are told while it is so.
+const BY_PROMISE: &str = "The lease store does not answer. Writes go on because every other region promises not to take \
+    over; if one of them is lost or cut off too, they stop.";
 
 /// The helm and all that it is joined to.
 pub struct Steering {
@@ -28,6 +34,10 @@ pub struct Steering {
     pub plans: watch::Sender<Plan>,
     /// Goes to the lease's driver.
     pub orders: mpsc::Sender<LeaseOrder>,
+    /// Goes to those who ask peers for promises; only the newest counts.
+    pub asks: watch::Sender<Option<PromiseRequest>>,
+    /// Peers asking for a promise.
+    pub asked: mpsc::Receiver<Asked>,
     /// Goes to peers.
     pub report: watch::Sender<RegionReport>,
     /// Tells the database's actuator whether the writer's database is away or fenced.
@@ -48,6 +58,8 @@ pub struct Steering {
     pub stranded: Arc<std::sync::atomic::AtomicU64>,
     /// The operator's orders as last seen, for people; and their revision.
     pub standing: (Orders, Revision),
+    /// What was last answered to whom under which epoch, and when.
+    pub answered: Option<(RegionName, Epoch, PromiseAnswer, Moment)>,
 }
 
 impl Steering {
@@ -67,17 +79,47 @@ impl Steering {
             last = Some(decision);
             tokio::select! {
                 biased;
+                Some(Asked { request, reply }) = self.asked.recv() => {
+                    let answer = self.promise(request);
+                    // Whoever asked may have given up; the promise is kept all the same.
+                    let _ = reply.send(answer);
+                }
                 fact = self.facts.recv() => match fact {
                     Some(fact) => self.observe_all(fact),
                     None => return,
                 },
-                asked = self.snapshots.recv() => if let (Some(reply), Some(decision)) = (asked, &last) {
+                Some(reply) = self.snapshots.recv() => if let Some(decision) = &last {
                     // Whoever asked may have gone.
                     let _ = reply.send(self.snapshot(decision));
                 },
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// Answers a peer that asks for a promise. Nothing happens between the helm's promise and its answer, and the helm
+    /// knows of every claim that it has put out: one that is under way makes the answer a no.
+    fn promise(&mut self, request: PromiseRequest) -> PromiseAnswer {
+        self.observe(Fact::PromiseAsked(request.clone()));
+        let answer = self.helm.answer(&request);
+        let now = (self.clock)();
+        let known = self.answered.as_ref().is_some_and(|(region, epoch, last, at)| {
+            (region, epoch, last) == (&request.holder, &request.epoch, &answer) && now < at.plus(request.ttl)
+        });
+        let PromiseRequest { holder, epoch, ttl, .. } = request;
+        if !known {
+            match answer {
+                PromiseAnswer::Promised => info!(
+                    %holder, %epoch, ttl_ms = ttl.as_millis() as u64,
+                    "Promised the holder not to take over while it does not reach the lease store."
+                ),
+                PromiseAnswer::Refused { because } => {
+                    info!(%holder, %epoch, %because, "Did not promise a region to leave the right to it.");
+                }
+            }
+        }
+        self.answered = Some((holder, epoch, answer, now));
+        answer
     }
 
     fn observe_all(&mut self, first: Fact) {
@@ -148,15 +190,25 @@ impl Steering {
             // The helm calls an attempt without an answer lost and goes on.
             warn!("The lease's driver is behind; an order was left out.");
         }
+        if let Some(request) = &decision.ask {
+            self.asks.send_replace(Some(request.clone()));
+        }
     }
 
     fn tell_what_changed(&self, last: Option<&Decision>, decision: &Decision) {
+        let epoch = decision.plan.epoch;
+        match (last.is_some_and(by_promise), by_promise(decision)) {
+            (false, true) => {
+                warn!(%epoch, "Writes go on without the lease store, by the promise of every other region.");
+            }
+            (true, false) => info!(%epoch, because = %decision.because, "Writes no longer go by promises."),
+            (true, true) | (false, false) => {}
+        }
         let before = last.map(|last| place(&last.plan));
         let now = place(&decision.plan);
         if before.as_ref() == Some(&now) {
             return;
         }
-        let epoch = decision.plan.epoch;
         match now {
             Place::Here(epoch) => info!(%epoch, "Took over as writer."),
             Place::At(region, epoch) => info!(%region, %epoch, "Writes go to another region."),
@@ -167,6 +219,7 @@ impl Steering {
     fn count(&self, decision: &Decision, now: Moment) {
         let here = matches!(decision.plan.writes, Writes::Here { .. });
         self.meter.set(Metric::Writer, &[], f64::from(u8::from(here)));
+        self.meter.set(Metric::ByPromise, &[], f64::from(u8::from(by_promise(decision))));
         self.meter.set(Metric::Epoch, &[], decision.plan.epoch.0 as f64);
         if let Some((_, changed)) = self.helm.lease() {
             self.meter.set(Metric::LeaseAgeSeconds, &[], now.since(changed).as_secs_f64());
@@ -175,24 +228,33 @@ impl Steering {
 
     fn snapshot(&self, decision: &Decision) -> Snapshot {
         let now = (self.clock)();
+        let mut findings = self.findings.list();
+        if by_promise(decision) {
+            findings.insert(0, BY_PROMISE.to_owned());
+        }
         Snapshot {
-            report: self.helm.report((self.clock)()),
+            report: self.helm.report(now),
             plan: decision.plan.clone(),
             lease: self.helm.lease().map(|(key, changed)| (key.clone(), now.since(changed))),
             peers: self.helm.peers(now),
             orders: self.standing.0.clone(),
-            findings: self.findings.list(),
+            findings,
             stranded_writes: self.stranded.load(std::sync::atomic::Ordering::Relaxed),
             uptime: now.since(self.started),
         }
     }
 }
 
+/// Whether this region writes without the lease store.
+fn by_promise(decision: &Decision) -> bool {
+    decision.because == Because::HoldsByPromise && matches!(decision.plan.writes, Writes::Here { .. })
+}
+
 /// Where writes go, without the deadline that moves with every renewal.
 #[derive(PartialEq)]
 enum Place {
     Here(Epoch),
-    At(isles_model::RegionName, Epoch),
+    At(RegionName, Epoch),
     Nowhere(Because),
 }
 

@@ -35,6 +35,7 @@ use crate::{
     lease::{self, Etcd},
     meter::Registered,
     probe::{AppProbe, PeerProbe, probe_apps, probe_peer},
+    promise::{Asked, Asker, PROMISES_WAITING_MAX},
     sentry::{self, SentryProgram},
     steer::{FACTS_WAITING_MAX, Steering},
 };
@@ -116,12 +117,15 @@ pub async fn run(
         }
     };
 
+    let end = CancellationToken::new();
     let (facts, facts_seen) = mpsc::channel(FACTS_WAITING_MAX);
     let (plans, plan) = watch::channel(Plan::starting());
     let (orders, orders_seen) = mpsc::channel(ORDERS_WAITING_MAX);
     let (report, report_seen) = watch::channel(helm.report(started));
     let (closely, look_closely) = watch::channel(false);
     let (snapshots, snapshots_seen) = mpsc::channel(SNAPSHOTS_WAITING_MAX);
+    let (asks, asks_seen) = watch::channel(None);
+    let (promises, promises_asked) = mpsc::channel(PROMISES_WAITING_MAX);
     let findings = Findings::default();
     let stranded = Arc::new(AtomicU64::new(0));
     let counted: Meter = meter.clone();
@@ -130,6 +134,8 @@ pub async fn run(
         facts: facts_seen,
         plans,
         orders,
+        asks,
+        asked: promises_asked,
         report,
         closely,
         snapshots: snapshots_seen,
@@ -140,6 +146,7 @@ pub async fn run(
         started,
         stranded: stranded.clone(),
         standing: (isles_model::Orders::default(), isles_model::Revision::default()),
+        answered: None,
     };
     let driver = lease::Driver {
         store,
@@ -148,7 +155,17 @@ pub async fn run(
         meter: counted.clone(),
         clock: clock::clock(),
     };
-    let steered = steer_on_its_own_thread(steering, driver, orders_seen)?;
+    let askers = config.peers.iter().map(|(name, peer)| Asker {
+        region: name.clone(),
+        control: peer.control,
+        rtt: peer.rtt,
+        secret: config.peer_secret.clone(),
+        asks: asks_seen.clone(),
+        facts: facts.clone(),
+        meter: counted.clone(),
+    });
+    let carriers = Carriers { driver, orders: orders_seen, askers: askers.collect() };
+    let steered = steer_on_its_own_thread(steering, carriers, end.clone())?;
 
     let parts = Parts {
         sentry,
@@ -163,20 +180,30 @@ pub async fn run(
         report_seen,
         look_closely,
         snapshots,
+        promises,
         findings,
         stranded,
     };
     let ended = parts.run_until(stop).await;
-    // The last sender of facts is gone, so the steering loop ends by itself.
+    end.cancel();
+    // With the carriers the last sender of facts goes, so the steering loop ends by itself.
     let _ = tokio::time::timeout(DRAIN_DEADLINE, steered).await;
     ended
 }
 
-/// The renewal of the right to write must not wait behind the traffic: steering and the lease's driver have a thread.
-fn steer_on_its_own_thread(
-    steering: Steering,
+/// What carries the helm's wishes to the lease store and to the peers.
+struct Carriers {
     driver: lease::Driver,
     orders: mpsc::Receiver<LeaseOrder>,
+    askers: Vec<Asker>,
+}
+
+/// The right to write must not wait behind the traffic to be renewed or promised: steering and its carriers have a
+/// thread. The carriers end with `end`, and steering with the last sender of facts.
+fn steer_on_its_own_thread(
+    steering: Steering,
+    carriers: Carriers,
+    end: CancellationToken,
 ) -> Result<oneshot::Receiver<()>, AgentError> {
     let (done, ended) = oneshot::channel();
     let runtime =
@@ -185,10 +212,13 @@ fn steer_on_its_own_thread(
         .name("helm".into())
         .spawn(move || {
             runtime.block_on(async move {
-                let stop = CancellationToken::new();
-                let driving = tokio::spawn(driver.run(orders, stop.clone()));
+                let Carriers { driver, orders, askers } = carriers;
+                let driving = tokio::spawn(driver.run(orders, end.clone()));
+                for asker in askers {
+                    tokio::spawn(asker.run(end.clone()));
+                }
                 steering.run().await;
-                stop.cancel();
+                end.cancel();
                 let _ = driving.await;
             });
             let _ = done.send(());
@@ -236,6 +266,7 @@ struct Parts {
     report_seen: watch::Receiver<RegionReport>,
     look_closely: watch::Receiver<bool>,
     snapshots: mpsc::Sender<oneshot::Sender<Snapshot>>,
+    promises: mpsc::Sender<Asked>,
     findings: Findings,
     stranded: Arc<AtomicU64>,
 }
@@ -289,6 +320,7 @@ impl Parts {
             report_seen,
             look_closely,
             snapshots,
+            promises,
             findings,
             stranded,
         } = self;
@@ -401,6 +433,7 @@ impl Parts {
         let control = Control {
             report: report_seen,
             snapshots,
+            promises,
             meter,
             peer_secret: peer_secret.into(),
             store,

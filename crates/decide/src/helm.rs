@@ -6,15 +6,15 @@ use std::{collections::BTreeMap, mem, time::Duration};
 
 use isles_model::{
     AttemptId, Because, CommitOrder, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, Fact, LeaseKey,
-    LeaseOrder, LeaseOutcome, LeaseState, Moment, Plan, PromiseRequest, RegionName, RegionReport, Writes,
-    snapshot::PeerSnapshot,
+    LeaseOrder, LeaseOutcome, LeaseState, Moment, NoPromise, Plan, PromiseAnswer, PromiseRequest, RegionName,
+    RegionReport, Writes, snapshot::PeerSnapshot,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     HelmConfig, answers,
     hold::{Answer, Hold, Tenure},
-    promise::Promises,
+    promise::{Promises, may_promise},
     right::{Situation, Step},
     standby::Waiting,
     view::View,
@@ -99,6 +99,16 @@ impl Helm {
     /// Whether this request was consented to. Asked right after [`Fact::PromiseAsked`] with it was observed.
     pub fn promised(&self, request: &PromiseRequest) -> bool {
         self.promises.gave(request)
+    }
+
+    /// The answer to a request, with the reason for a no. Asked at the same moment as [`Self::promised`].
+    pub fn answer(&self, request: &PromiseRequest) -> PromiseAnswer {
+        if self.promised(request) {
+            return PromiseAnswer::Promised;
+        }
+        // Because what it was judged by has not changed since, a no has its reason still.
+        let barred = may_promise(&self.config, &self.view, &self.hold, request);
+        PromiseAnswer::Refused { because: barred.err().unwrap_or(NoPromise::NotTheHolder) }
     }
 
     /// Decides what should be from `now` on.

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use isles_model::{Epoch, LeaseState, Moment, PROMISE_MAX, PromiseRequest, RegionName};
+use isles_model::{Epoch, LeaseState, Moment, NoPromise, PROMISE_MAX, PromiseRequest, RegionName};
 use serde::{Deserialize, Serialize};
 
 use crate::{HelmConfig, hold::Hold, view::View};
@@ -42,15 +42,7 @@ impl Promises {
         hold: &Hold,
         request: PromiseRequest,
     ) {
-        let peer = config.peers().any(|peer| *peer == request.holder);
-        let key = view.lease.as_ref().and_then(|lease| lease.key.as_ref());
-        let holds = request.epoch > view.newest
-            || request.epoch == view.newest
-                && key
-                    .filter(|key| key.epoch == request.epoch)
-                    .is_none_or(|key| key.holder == request.holder && key.state == LeaseState::Held);
-        let free = hold.tenure().is_none() && !hold.claims();
-        if config.failsafe && peer && holds && free && request.ttl <= PROMISE_MAX {
+        if may_promise(config, view, hold, &request).is_ok() {
             let kept = now.plus(request.ttl).max(self.kept_until());
             self.given = Some((request, kept));
         }
@@ -118,4 +110,28 @@ impl Promises {
         self.asked = now;
         Some(PromiseRequest { holder: config.region.clone(), epoch, ttl, asked_at: now })
     }
+}
+
+/// Whether this region may promise to leave the right to whoever asks, and if not, why.
+pub(crate) fn may_promise(
+    config: &HelmConfig,
+    view: &View,
+    hold: &Hold,
+    request: &PromiseRequest,
+) -> Result<(), NoPromise> {
+    let key = view.lease.as_ref().and_then(|lease| lease.key.as_ref());
+    let holds = request.epoch > view.newest
+        || request.epoch == view.newest
+            && key
+                .filter(|key| key.epoch == request.epoch)
+                .is_none_or(|key| key.holder == request.holder && key.state == LeaseState::Held);
+    let bars = [
+        (!config.failsafe, NoPromise::NotAllowed),
+        (!config.peers().any(|peer| *peer == request.holder), NoPromise::NotAPeer),
+        (request.ttl > PROMISE_MAX, NoPromise::TooLong),
+        (hold.tenure().is_some(), NoPromise::HoldsItself),
+        (hold.claims(), NoPromise::Claims),
+        (!holds, NoPromise::NotTheHolder),
+    ];
+    bars.into_iter().find(|(barred, _)| *barred).map_or(Ok(()), |(_, because)| Err(because))
 }

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     time::Duration,
 };
 
@@ -94,6 +95,50 @@ pub struct PromiseRequest {
 
 /// The longest promise that is given.
 pub const PROMISE_MAX: Duration = Duration::from_secs(120);
+
+/// What a region answers to a [`PromiseRequest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum PromiseAnswer {
+    /// It claims nothing for as long as was asked.
+    Promised,
+    /// It promises nothing.
+    Refused {
+        /// Why.
+        because: NoPromise,
+    },
+}
+
+/// Why a region does not promise to leave the right alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoPromise {
+    /// Its own spec does not have `quorum.failsafe`.
+    NotAllowed,
+    /// It knows of no such region beside itself.
+    NotAPeer,
+    /// As far as it knows, the right is not with whoever asks, or not any more.
+    NotTheHolder,
+    /// It holds the right itself.
+    HoldsItself,
+    /// A claim of its own is under way, or may yet be stored.
+    Claims,
+    /// Longer than [`PROMISE_MAX`].
+    TooLong,
+}
+
+impl fmt::Display for NoPromise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAllowed => "its spec has no failsafe",
+            Self::NotAPeer => "it knows of no such region",
+            Self::NotTheHolder => "it knows of a newer holder",
+            Self::HoldsItself => "it holds the right itself",
+            Self::Claims => "a claim of its own is under way",
+            Self::TooLong => "that is too long",
+        })
+    }
+}
 
 /// What came of a compare-and-put.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ pub use config::AgentConfig;
 pub use credential::EpochSecret;
 pub use fact::{
     AppReport, Copy, DatabaseReport, DatabaseRole, DatabaseState, Fact, Lag, LeaseOutcome, Lineage,
-    PROMISE_MAX, PromiseRequest, RegionReport, Standbys,
+    NoPromise, PROMISE_MAX, PromiseAnswer, PromiseRequest, RegionReport, Standbys,
 };
 pub use ids::{Epoch, InvalidName, Lsn, Moment, RegionName, Revision};
 pub use lease::{AttemptId, LeaseKey, LeaseOrder, LeaseState, Successor};

@@ -93,6 +93,10 @@ metrics! {
     LeasePuts = "isles_lease_puts_total", Counter, [Reason];
     /// Seconds one compare-and-put took.
     LeasePutSeconds = "isles_lease_put_seconds", Histogram, [];
+    /// 1 while this region writes on without the lease store, by the promise of every other region.
+    ByPromise = "isles_writes_by_promise", Gauge, [];
+    /// Promises not to take over asked of a peer, by its answer: promised, refused, silent.
+    Promises = "isles_promises_total", Counter, [Peer, Reason];
     /// 1 while the operator keeps users and the right to write away from this region.
     Drained = "isles_drained", Gauge, [];
     /// 1 while the operator lets nobody take over by itself.

@@ -1,10 +1,10 @@
-//! One GET at a time over one kept HTTP/1.1 connection, each with a deadline of its own.
+//! One question at a time over one kept HTTP/1.1 connection, each with a deadline of its own.
 
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{HeaderValue, Method, Request, StatusCode, header, request::Builder};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -14,7 +14,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a probe failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProbeError {
+pub(crate) enum ProbeError {
     #[error("no answer within {} ms", .0.as_millis())]
     Late(Duration),
     #[error("cannot connect")]
@@ -26,39 +26,72 @@ pub(super) enum ProbeError {
 }
 
 /// An answer and whether the connection was there before.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: http::HeaderMap,
-    pub(super) body: Bytes,
-    pub(super) reused: bool,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) reused: bool,
 }
 
 /// A server to ask again and again.
-pub(super) struct Probed {
+pub(crate) struct Probed {
     address: SocketAddr,
     token: Option<String>,
-    open: Option<SendRequest<Empty<Bytes>>>,
+    open: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Probed {
     /// Connects at the first question. `token` is sent as `Authorization: Bearer`.
-    pub(super) fn new(address: SocketAddr, token: Option<String>) -> Self {
+    pub(crate) fn new(address: SocketAddr, token: Option<String>) -> Self {
         Self { address, token, open: None }
     }
 
     /// Asks for `path`; a connection that failed is not used again.
-    pub(super) async fn get(&mut self, path: &str, deadline: Duration) -> Result<Answer, ProbeError> {
+    pub(crate) async fn get(&mut self, path: &str, deadline: Duration) -> Result<Answer, ProbeError> {
         self.get_other_than(None, path, deadline).await
     }
 
     /// The same for whoever has something already: its tag goes into `If-None-Match` (RFC 9110, section 13.1.2).
-    pub(super) async fn get_other_than(
+    pub(crate) async fn get_other_than(
         &mut self,
         tag: Option<&HeaderValue>,
         path: &str,
         deadline: Duration,
     ) -> Result<Answer, ProbeError> {
-        let asked = tokio::time::timeout(deadline, self.ask(path, tag)).await;
+        let mut request = self.request(Method::GET, path);
+        if let Some(tag) = tag {
+            request = request.header(header::IF_NONE_MATCH, tag);
+        }
+        self.within(deadline, request, Bytes::new()).await
+    }
+
+    /// Posts a body in JSON; a connection that failed is not used again.
+    pub(crate) async fn post(
+        &mut self,
+        path: &str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Answer, ProbeError> {
+        let request = self.request(Method::POST, path).header(header::CONTENT_TYPE, "application/json");
+        self.within(deadline, request, body).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> Builder {
+        let request =
+            Request::builder().method(method).uri(path).header(header::HOST, self.address.to_string());
+        match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    async fn within(
+        &mut self,
+        deadline: Duration,
+        request: Builder,
+        body: Bytes,
+    ) -> Result<Answer, ProbeError> {
+        let asked = tokio::time::timeout(deadline, self.ask(request, body)).await;
         let answer = asked.unwrap_or(Err(ProbeError::Late(deadline)));
         if answer.is_err() {
             self.open = None;
@@ -66,7 +99,7 @@ impl Probed {
         answer
     }
 
-    async fn ask(&mut self, path: &str, tag: Option<&HeaderValue>) -> Result<Answer, ProbeError> {
+    async fn ask(&mut self, request: Builder, body: Bytes) -> Result<Answer, ProbeError> {
         let kept = self.open.take().filter(|sender| !sender.is_closed());
         let reused = kept.is_some();
         let mut sender = match kept {
@@ -74,15 +107,8 @@ impl Probed {
             None => self.connect().await?,
         };
         sender.ready().await?;
-        let mut request = Request::get(path).header(header::HOST, self.address.to_string());
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        if let Some(tag) = tag {
-            request = request.header(header::IF_NONE_MATCH, tag);
-        }
         let request =
-            request.body(Empty::new()).expect("paths are checked by Spec::check, tokens are hexadecimal");
+            request.body(Full::new(body)).expect("paths are checked by Spec::check, tokens are hexadecimal");
         let answer = sender.send_request(request).await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
@@ -94,7 +120,7 @@ impl Probed {
         Ok(Answer { status, headers, body, reused })
     }
 
-    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, ProbeError> {
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ProbeError> {
         let stream = TcpStream::connect(self.address).await.map_err(ProbeError::Connect)?;
         stream.set_nodelay(true).map_err(ProbeError::Connect)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;

@@ -1,7 +1,7 @@
 //! Looks at what only this region can see: its own app instances, and whether its peers answer.
 
 mod app;
-mod http;
+pub(crate) mod http;
 mod peer;
 
 pub use app::{AppProbe, probe_apps};

@@ -97,7 +97,15 @@ fn request(epoch: u64, millis: u64) -> PromiseRequest {
 
 fn asked(helm: &mut Helm, millis: u64, request: &PromiseRequest) -> bool {
     feed(helm, millis, [Fact::PromiseAsked(request.clone())]);
+    assert_eq!(helm.promised(request), helm.answer(request) == PromiseAnswer::Promised);
     helm.promised(request)
+}
+
+fn refusal(helm: &Helm, request: &PromiseRequest) -> Option<NoPromise> {
+    match helm.answer(request) {
+        PromiseAnswer::Promised => None,
+        PromiseAnswer::Refused { because } => Some(because),
+    }
 }
 
 #[test]
@@ -114,6 +122,7 @@ fn whoever_promised_claims_only_after_the_promise() {
     let claim = helm.tick(at(2_500)).lease;
     assert!(claim.is_some());
     assert!(!asked(&mut helm, 2_510, &request(1, 1)), "its claim is under way");
+    assert_eq!(refusal(&helm, &request(1, 1)), Some(NoPromise::Claims));
 }
 
 #[test]
@@ -122,8 +131,21 @@ fn nobody_promises_to_a_holder_that_it_knows_to_be_superseded() {
     feed(&mut helm, 0, [Fact::Database(following(50)), seen(Some(held("ap", 2, 3)), 7)]);
     assert!(!asked(&mut helm, 10, &request(1, 0)));
     assert!(!asked(&mut helm, 10, &request(2, 0)), "ap holds it");
+    assert_eq!(refusal(&helm, &request(2, 0)), Some(NoPromise::NotTheHolder));
+    let own = PromiseRequest { holder: name("us"), ..request(2, 0) };
+    assert!(!asked(&mut helm, 10, &own));
+    assert_eq!(refusal(&helm, &own), Some(NoPromise::NotAPeer));
+    let long = PromiseRequest { holder: name("ap"), ttl: ms(120_001), ..request(2, 0) };
+    assert!(!asked(&mut helm, 10, &long));
+    assert_eq!(refusal(&helm, &long), Some(NoPromise::TooLong));
     let mut without = Helm::new(config("us"), 1, at(0));
     assert!(!asked(&mut without, 10, &request(1, 0)), "its spec has no failsafe");
+    assert_eq!(refusal(&without, &request(1, 0)), Some(NoPromise::NotAllowed));
+    let mut writer = failsafe_writer();
+    writer.tick(at(150));
+    let other = PromiseRequest { holder: name("us"), ..request(2, 0) };
+    assert!(!asked(&mut writer, 160, &other));
+    assert_eq!(refusal(&writer, &other), Some(NoPromise::HoldsItself));
 }
 
 #[test]

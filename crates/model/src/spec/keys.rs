@@ -158,7 +158,7 @@ const QUORUM: &[Key] = &[
     optional(
         "failsafe",
         Shape::Flag,
-        "The writer goes on without the lease store while every other region promises not to take over. No effect in this version.",
+        "The writer goes on without the lease store while every other region promises not to take over. Default: false.",
     ),
 ];
 

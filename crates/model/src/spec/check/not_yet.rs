@@ -4,14 +4,13 @@ use super::Check;
 use crate::spec::codes::Code;
 
 /// Keys that are read and kept, and have no effect in this version, with what they are waiting for.
-const LATER: [(&[&str], &str); 9] = [
+const LATER: [(&[&str], &str); 8] = [
     (&["sessions"], "Sessions that follow users"),
     (&["edge_functions"], "Functions at the edge"),
     (&["observability"], "Alerts"),
     (&["render"], "Files for the cloud"),
     (&["dns"], "DNS answers for the domain"),
     (&["database", "conflicts"], "Conflicts between regions that all write"),
-    (&["quorum", "failsafe"], "Promises between agents"),
     (&["routing", "policy"], "DNS answers for the domain"),
     (&["routing", "ttl"], "DNS answers for the domain"),
 ];
