@@ -16,7 +16,7 @@ use isles_model::{
     RegionName, RegionReport, Snapshot, Writes,
 };
 use isles_postgres::{
-    Findings, PostgresConfig,
+    Coverage, Findings, PostgresConfig,
     gate::{Account, Acknowledge, GateConfig, GateLimits},
 };
 use rustix::fs::{FlockOperation, flock};
@@ -366,6 +366,7 @@ impl Parts {
         part("care for the lease store's leader", Box::pin(away));
 
         let (acknowledge, acknowledged) = watch::channel(Acknowledge::Open);
+        let coverage = Coverage::new();
         let gate = GateConfig {
             region: region.clone(),
             write: ports.write_gate,
@@ -377,6 +378,7 @@ impl Parts {
             secret: EpochSecret::new(&peer_secret),
             reader: Account { name: database.read_user.clone(), password: database.read_password.clone() },
             acknowledge: acknowledged,
+            coverage: coverage.clone(),
             hold: topology.routing.hold_writes,
             limits: GateLimits::default(),
         };
@@ -394,6 +396,7 @@ impl Parts {
             peers: addresses(|peer| peer.database),
             commit: topology.database.commit,
             acknowledge,
+            coverage,
             closely: look_closely,
             exclude_tables: topology.database.exclude_tables.clone(),
             ledger_path: data_dir.join(LEDGER_FILE),

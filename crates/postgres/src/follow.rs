@@ -117,6 +117,7 @@ impl<'a> Follower<'a> {
         let own = rebuild::ensure(world).await?;
         let peer = world.peer_link(writer, Purpose::Reconcile).await?;
         wait_until_promoted(&peer, writer, epoch).await?;
+        publish::listen(&peer).await?;
         let history = bookkeeping::promotions_after(&*peer, Epoch::NONE).await?;
         let mut follower = Self {
             world,
@@ -181,7 +182,10 @@ impl<'a> Follower<'a> {
                 }
                 Care::Alike if self.record_whole().await? => {
                     self.alike_upto = applied;
-                    sleep(CARE_EVERY).await;
+                    tokio::select! {
+                        () = self.peer.rung() => {}
+                        () = sleep(CARE_EVERY) => {}
+                    }
                 }
                 Care::Alike | Care::Unlike => sleep(COPY_LOOK_EVERY).await,
             }
@@ -360,7 +364,11 @@ impl<'a> Follower<'a> {
             }
         }
         match subscription::refresh(&self.own, &self.peer, self.alike_upto).await {
-            Ok(refreshed) => alike &= !refreshed,
+            Ok(true) => {
+                alike = false;
+                subscription::wake(&self.own).await?;
+            }
+            Ok(false) => {}
             // A published table may wait for its schema.
             Err(error) if !alike => debug!(error = %error, "The publication cannot be followed yet."),
             Err(error) => return Err(error),

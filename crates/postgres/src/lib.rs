@@ -7,6 +7,7 @@
 mod admission;
 mod bookkeeping;
 mod bounded;
+mod coverage;
 mod crash;
 mod error;
 mod fence;
@@ -37,6 +38,7 @@ mod subscription;
 mod verifier;
 pub mod wire;
 
+pub use coverage::Coverage;
 pub use error::DatabaseError;
 pub use findings::{FINDINGS_MAX, Findings};
 pub use probe::{ANSWER_MAX, REPORT_EVERY};

@@ -1,10 +1,10 @@
 //! Opens sessions: with the region's own database over its Unix socket, with a peer's over TCP.
 
-use std::{net::SocketAddr, ops::Deref, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use isles_model::{RegionName, config::DatabaseConfig};
-use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
 use crate::error::{DatabaseError, Doing, within};
 
@@ -32,6 +32,8 @@ pub(crate) enum Purpose {
     Standbys,
     /// Tries whether anything can be written.
     Room,
+    /// Asks which tables there are and which of them a standby has.
+    Coverage,
 }
 
 impl Purpose {
@@ -44,6 +46,7 @@ impl Purpose {
             Self::Measure => "isles measure",
             Self::Standbys => "isles standbys",
             Self::Room => "isles room",
+            Self::Coverage => "isles coverage",
         }
     }
 }
@@ -52,6 +55,7 @@ impl Purpose {
 pub(crate) struct Link {
     client: Client,
     driver: JoinHandle<()>,
+    rung: Arc<Notify>,
 }
 
 impl Deref for Link {
@@ -130,11 +134,24 @@ impl Link {
             .connect(NoTls)
             .await
             .map_err(|source| DatabaseError::Connect { whom: whom.to_owned(), source })?;
+        let rung = Arc::new(Notify::new());
+        let bell = Arc::clone(&rung);
         // An error here also ends every waiting query, which is where it is handled.
         let driver = tokio::spawn(async move {
-            let _ = connection.await;
+            let mut connection = connection;
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                if matches!(message, AsyncMessage::Notification(_)) {
+                    bell.notify_one();
+                }
+            }
         });
-        Ok(Self { client, driver })
+        Ok(Self { client, driver, rung })
+    }
+
+    /// Waits for a notification (PostgreSQL, `NOTIFY`) on what the session listens to, if none has come since this
+    /// ended last.
+    pub(crate) async fn rung(&self) {
+        self.rung.notified().await;
     }
 
     /// Completes when the connection has ended.

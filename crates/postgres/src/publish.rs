@@ -57,12 +57,12 @@ struct Table {
 }
 
 /// Brings the publication up to date. Says what a person should know about tables that replicate badly or not at
-/// all.
+/// all. Says whether anything has changed.
 pub(crate) async fn keep(
     client: &Client,
     exclude: &[String],
     findings: &Findings,
-) -> Result<(), DatabaseError> {
+) -> Result<bool, DatabaseError> {
     client
         .batch_execute(
             "SET lock_timeout = 0;
@@ -79,6 +79,7 @@ pub(crate) async fn keep(
     let wanted = |table: &&Table| table.is_top && !table.excluded;
     let add = names(tables.iter().filter(wanted).filter(|table| !table.published));
     let gone = names(tables.iter().filter(|table| table.published && !wanted(table)));
+    let changes = !add.is_empty() || !gone.is_empty();
     for (verb, list) in [("ADD", add), ("DROP", gone)] {
         if !list.is_empty() {
             let change = format!("ALTER PUBLICATION {NAME} {verb} TABLE ONLY {}", list.join(", ONLY "));
@@ -86,7 +87,18 @@ pub(crate) async fn keep(
             info!(tables = list.len(), change = verb, "Changed what is published.");
         }
     }
-    report(client, &tables, findings).await
+    report(client, &tables, findings).await?;
+    Ok(changes)
+}
+
+/// Tells those who follow that there is something new: they listen to the publication's name.
+pub(crate) async fn ring(client: &Client) -> Result<(), DatabaseError> {
+    client.batch_execute("NOTIFY isles").await.doing("ringing those who follow")
+}
+
+/// Listens at a writer for [`ring`].
+pub(crate) async fn listen(writer: &Client) -> Result<(), DatabaseError> {
+    writer.batch_execute("LISTEN isles").await.doing("listening to the writer")
 }
 
 async fn tables(client: &Client, exclude: &[String]) -> Result<Vec<Table>, DatabaseError> {

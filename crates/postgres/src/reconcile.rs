@@ -136,12 +136,17 @@ impl Worker {
         let config = &self.world.config;
         let mut caught_up = false;
         loop {
-            sleep(PUBLISH_EVERY).await;
+            let asked = tokio::select! {
+                () = self.world.publish.notified() => true,
+                () = sleep(PUBLISH_EVERY) => false,
+            };
             if !caught_up {
                 rebuild::catch_up(&self.world, &own).await?;
                 caught_up = true;
             }
-            publish::keep(&own, &config.exclude_tables, &self.world.findings).await?;
+            if publish::keep(&own, &config.exclude_tables, &self.world.findings).await? || asked {
+                publish::ring(&own).await?;
+            }
             slots::tidy(&own, config.peers.keys()).await?;
             laid_out::lay_out(&own, &config.database).await?;
         }

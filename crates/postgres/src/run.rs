@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
 use crate::{
-    bounded, crash,
+    Coverage, bounded, coverage, crash,
     error::DatabaseError,
     fence,
     findings::Findings,
@@ -51,6 +51,8 @@ pub struct PostgresConfig {
     pub exclude_tables: Vec<String>,
     /// Whether the gate may let acknowledgements pass: set here, obeyed there.
     pub acknowledge: watch::Sender<Acknowledge>,
+    /// Where the gate notes commits that may have made a table.
+    pub coverage: Coverage,
     /// Whether the writer's database is away or fenced just now: how far this one is then matters at once.
     pub closely: watch::Receiver<bool>,
     /// Where writes that only this region held are kept (JSON lines, mode 0600).
@@ -71,6 +73,8 @@ pub(crate) struct World {
     pub(crate) room: Room,
     /// Rung after a change that should be reported at once.
     pub(crate) changed: Arc<Notify>,
+    /// Rung when there are tables that should be published at once.
+    pub(crate) publish: Notify,
 }
 
 impl World {
@@ -107,7 +111,8 @@ pub async fn run(
     // Where there is no such file, the role's own right to log in is all there is.
     let admits = AtomicBool::new(config.database.files.is_none());
     let (room, changed) = (Room::new(), Arc::new(Notify::new()));
-    let world = Arc::new(World { config, findings, meter, clock, admits, room, changed });
+    let world =
+        Arc::new(World { config, findings, meter, clock, admits, room, changed, publish: Notify::new() });
     let (order_in, orders) = watch::channel(Plan::starting().database);
     let (promoted_in, promoted) = watch::channel(None);
     let (sample_in, samples) = watch::channel(None);
@@ -119,7 +124,8 @@ pub async fn run(
             obey(plans.clone(), order_in, stop.clone()),
             fence::run(world.clone(), orders.clone(), promoted.clone(), died.clone(), stop.clone()),
             standbys::run(world.clone(), orders.clone(), promoted.clone(), standbys_in, stop.clone()),
-            bounded::run(world.clone(), orders.clone(), promoted, followers, known_in, stop.clone()),
+            bounded::run(world.clone(), orders.clone(), promoted.clone(), followers, known_in, stop.clone()),
+            coverage::keep::run(world.clone(), orders.clone(), promoted, stop.clone()),
             probe::run(world.clone(), facts.clone(), (samples, known), died_in, stop.clone()),
             crash::run(world.clone(), plans, died, facts, stop.clone()),
             room::run(world.clone(), stop.clone()),

@@ -236,6 +236,12 @@ async fn alter(client: &Client, how: &str, doing: &'static str) -> Result<(), Da
     client.batch_execute(&statement).await.doing(doing)
 }
 
+/// Lets the worker that applies look at once at which tables there are to copy; before PostgreSQL 16 an idle one does so
+/// once a second. It wakes, like every process of the server, when the configuration is read again.
+pub(crate) async fn wake(client: &Client) -> Result<(), DatabaseError> {
+    client.batch_execute("SELECT pg_reload_conf()").await.doing("waking the apply worker")
+}
+
 /// Whether every table of the subscription is copied and streams; `false` while it has none to speak of yet.
 pub(crate) async fn is_whole(client: &Client) -> Result<bool, DatabaseError> {
     let row = client

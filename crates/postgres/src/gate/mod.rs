@@ -12,7 +12,7 @@
 //! `session_state` says which sessions those are, and what is not seen; `statement` is all that is read of SQL. While
 //! no region may write, the next message of such a session waits in its socket, for [`GateConfig::hold`] at most.
 //!
-//! While acknowledgements are held ([`Acknowledge`]), clients of the local writer are given no answer.
+//! While acknowledgements are held ([`Acknowledge`], [`Coverage`]), clients of the local writer are given no answer.
 
 mod acknowledge;
 mod admit;
@@ -24,6 +24,7 @@ mod login;
 mod memory;
 mod message;
 mod opening;
+mod overheard;
 mod permit;
 mod pipe;
 mod relay;
@@ -33,7 +34,6 @@ mod session_state;
 mod sessions;
 mod statement;
 mod talk;
-mod unconfirmed;
 mod upstream;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -51,6 +51,7 @@ use self::{
     sessions::{Gate, House, Kind},
     upstream::Doors,
 };
+use crate::Coverage;
 
 /// How long to let file descriptors come free after `accept` failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -80,6 +81,8 @@ pub struct GateConfig {
     pub reader: Account,
     /// Whether the local writer's acknowledgements may pass.
     pub acknowledge: watch::Receiver<Acknowledge>,
+    /// Where commits that may have made a table are noted.
+    pub coverage: Coverage,
     /// How long a new session, and the next message of an idle one, waits for a region that may write.
     pub hold: Duration,
     /// Bounds.
@@ -111,7 +114,7 @@ pub async fn run(
     meter: Meter,
     stop: CancellationToken,
 ) {
-    let (permit, keeper) = Permit::new(plans, config.acknowledge, clock);
+    let (permit, keeper) = Permit::new(plans, config.acknowledge, config.coverage, clock);
     let guard = match Guard::new(&config.app, &config.secret, &config.reader) {
         Ok(guard) => guard,
         Err(error) => {

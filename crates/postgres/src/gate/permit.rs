@@ -14,6 +14,7 @@ use isles_model::{Because, Epoch, Moment, Plan, RegionName, Writes, ids::Clock};
 use tokio::sync::watch;
 
 use super::acknowledge::Acknowledge;
+use crate::Coverage;
 
 /// The longest time between two looks at the clock on behalf of idle sessions. Timers may stop while a machine
 /// sleeps and the lease clock does not, so a timer for the whole remaining time could fire late.
@@ -69,6 +70,8 @@ pub(super) struct Permit {
     turns: watch::Receiver<Result<Route, Because>>,
     newest: Arc<AtomicU64>,
     acknowledge: watch::Receiver<Acknowledge>,
+    coverage: Coverage,
+    covered: watch::Receiver<()>,
     clock: Clock,
 }
 
@@ -83,10 +86,12 @@ impl Permit {
     pub(super) fn new(
         plans: watch::Receiver<Plan>,
         acknowledge: watch::Receiver<Acknowledge>,
+        coverage: Coverage,
         clock: Clock,
     ) -> (Self, Keeper) {
         let (sender, turns) = watch::channel(Err(Because::Starting));
-        let permit = Self { plans, turns, newest: Arc::default(), acknowledge, clock };
+        let covered = coverage.passes();
+        let permit = Self { plans, turns, newest: Arc::default(), acknowledge, coverage, covered, clock };
         (permit.clone(), Keeper { permit, turns: sender })
     }
 
@@ -102,7 +107,19 @@ impl Permit {
 
     /// May answers of the database on `route` be given to their client? Besides [`Self::allows`], which goes first.
     pub(super) fn acknowledges(&mut self, route: &Route) -> bool {
-        !matches!(route, Route::Writer(_)) || self.acknowledge.borrow_and_update().passes((self.clock)())
+        if !matches!(route, Route::Writer(_)) {
+            return true;
+        }
+        self.covered.mark_unchanged();
+        !self.coverage.holds() && self.acknowledge.borrow_and_update().passes((self.clock)())
+    }
+
+    /// The database has ended a transaction on `route` that may have made a table. To be noted before any of its
+    /// answer passes.
+    pub(super) fn note_tables(&self, route: &Route) {
+        if matches!(route, Route::Writer(_)) {
+            self.coverage.note();
+        }
     }
 
     /// Waits until the way to write has turned since the last call. A renewed deadline is no turn.
@@ -115,6 +132,7 @@ impl Permit {
         tokio::select! {
             Ok(()) = self.turns.changed() => {}
             Ok(()) = self.acknowledge.changed(), if held => {}
+            Ok(()) = self.covered.changed(), if held => {}
             else => std::future::pending().await,
         }
     }
@@ -230,8 +248,12 @@ mod tests {
     fn a_plan_of_an_older_epoch_is_not_obeyed() {
         let plan = |epoch, writes| Plan { epoch: Epoch(epoch), writes, ..Plan::starting() };
         let (plans, receiver) = watch::channel(plan(5, there("b", 5)));
-        let (permit, _keeper) =
-            Permit::new(receiver, watch::channel(Acknowledge::Open).1, Arc::new(|| Moment::ZERO));
+        let (permit, _keeper) = Permit::new(
+            receiver,
+            watch::channel(Acknowledge::Open).1,
+            Coverage::new(),
+            Arc::new(|| Moment::ZERO),
+        );
         assert_eq!(permit.route(), Ok(peer("b", 5)));
         plans.send_replace(plan(4, here(4, 100)));
         assert_eq!(permit.route(), Err(Because::LeaseElsewhere));

@@ -18,11 +18,11 @@ use super::{
     frame::Frames,
     keys::{self, Keys, Remembered},
     login::Greeting,
+    overheard::Overheard,
     permit::{Permit, Route},
     pipe::{PIPE_BYTES, Pipe},
     repoint::news,
     session_state::SessionState,
-    unconfirmed::Unconfirmed,
     upstream::Upstream,
 };
 
@@ -138,8 +138,8 @@ pub(super) struct Behind {
     pub(super) route: Route,
     /// From the database to the client; holds the first answer at the start.
     pub(super) down: Pipe,
-    /// Looks for a commit that must not be acknowledged.
-    pub(super) unconfirmed: Unconfirmed,
+    /// Looks for commits that must not be acknowledged, or not yet.
+    pub(super) overheard: Overheard,
     /// The cancel key under which the client reaches this backend, where the gate made one.
     pub(super) remembered: Option<Remembered>,
     /// Where it is noted otherwise, when the database's own passes through.
@@ -236,8 +236,12 @@ impl Relay {
                 Ok(Some(0)) | Err(_) => return Err(Closed::DatabaseLeft),
                 Ok(_) => {}
             }
-            if behind.unconfirmed.is_in(behind.down.bytes()) {
+            let heard = behind.overheard.hear(behind.down.bytes());
+            if heard.unconfirmed {
                 return Err(Closed::Unconfirmed);
+            }
+            if heard.tables {
+                self.permit.note_tables(&behind.route);
             }
         }
         if behind.down.is_empty() || !self.permit.acknowledges(&behind.route) {
@@ -328,7 +332,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::gate::{acknowledge::Acknowledge, upstream::Doors};
+    use crate::{
+        Coverage,
+        gate::{acknowledge::Acknowledge, upstream::Doors},
+    };
 
     const DEADLINE_MS: u64 = 100;
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -340,6 +347,7 @@ mod tests {
         now_ms: Arc<AtomicU64>,
         plans: watch::Sender<Plan>,
         acknowledge: watch::Sender<Acknowledge>,
+        coverage: Coverage,
         closed: tokio::task::JoinHandle<Closed>,
         _directory: tempfile::TempDir,
     }
@@ -364,15 +372,16 @@ mod tests {
         let (plans, receiver) = watch::channel(here(1, DEADLINE_MS));
         let clock = Arc::clone(&now_ms);
         let clock = Arc::new(move || Moment(Duration::from_millis(clock.load(Ordering::SeqCst))));
+        let coverage = Coverage::new();
         let (acknowledge, acknowledged) = watch::channel(Acknowledge::Open);
-        let (permit, keeper) = Permit::new(receiver, acknowledged, clock);
+        let (permit, keeper) = Permit::new(receiver, acknowledged, coverage.clone(), clock);
         let follows = Follows::Answers(Frames::default());
         let mut relay = Relay { client, permit, follows, up: Pipe::new() };
         let behind = Behind {
             upstream,
             route: Route::Writer(Epoch(1)),
             down: Pipe::new(),
-            unconfirmed: Unconfirmed::default(),
+            overheard: Overheard::default(),
             remembered: None,
             keys: Keys::default(),
         };
@@ -381,7 +390,7 @@ mod tests {
             drop(keeper);
             relay.end(closed).await
         });
-        Session { app, database, now_ms, plans, acknowledge, closed, _directory: directory }
+        Session { app, database, now_ms, plans, acknowledge, coverage, closed, _directory: directory }
     }
 
     const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
@@ -455,6 +464,19 @@ mod tests {
         session.now_ms.store(DEADLINE_MS, Ordering::SeqCst);
         session.database.write_all(&COMMITTED[7..]).await.unwrap();
         assert_eq!(session.heard().await, b"");
+    }
+
+    #[tokio::test]
+    async fn the_answer_to_a_commit_that_made_a_table_waits_until_the_table_is_covered() {
+        const MADE: &[u8] = b"C\0\0\0\x11CREATE TABLE\0";
+        let mut session = session().await;
+        session.coverage.demand(true);
+        session.database.write_all(MADE).await.unwrap();
+        assert!(timeout(Duration::from_millis(50), session.app.read_u8()).await.is_err(), "it was held");
+        session.coverage.cover(session.coverage.noted());
+        let mut heard = [0; MADE.len()];
+        session.app.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, MADE);
     }
 
     #[tokio::test]

@@ -19,11 +19,11 @@ use super::{
     frame::Frames,
     keys::Keys,
     opening::{self, CancelKey, Opening, Startup},
+    overheard::Overheard,
     permit::Permit,
     pipe::Pipe,
     relay::{Behind, Closed, Follows, Relay, refuse},
     session_state::SessionState,
-    unconfirmed::Unconfirmed,
     upstream::{self, Doors},
 };
 
@@ -187,8 +187,8 @@ impl Inner {
         let keys = self.house.keys.clone();
         let follows = Follows::Answers(Frames::default());
         let mut relay = Relay { client, permit, follows, up: Pipe::new() };
-        let unconfirmed = Unconfirmed::after(down.bytes());
-        let behind = Behind { upstream, route, down, unconfirmed, remembered: None, keys };
+        let overheard = Overheard::after(down.bytes());
+        let behind = Behind { upstream, route, down, overheard, remembered: None, keys };
         let closed = relay.run(behind, stop).await;
         Ok(relay.end(closed).await)
     }
@@ -289,7 +289,7 @@ impl Inner {
         let mut down = Pipe::new();
         down.say(word)?;
         down.say(&unread)?;
-        Ok(Behind { upstream, route, down, unconfirmed: Unconfirmed::after(&unread), remembered, keys })
+        Ok(Behind { upstream, route, down, overheard: Overheard::after(&unread), remembered, keys })
     }
 
     async fn prove(&self, client: &mut TcpStream, startup: &mut Startup) -> Result<Credential, Turned> {

@@ -17,7 +17,7 @@ use crate::error::{DatabaseError, Doing};
 /// How long a replica waits for the writer to lay out what it has just changed.
 const LAID_OUT_WITHIN: Duration = Duration::from_secs(3);
 /// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(40);
 
 /// The writer's side: dumps the schema if its fingerprint is not the one laid out. One that changes while it is
 /// dumped is left for the next call.
@@ -44,8 +44,18 @@ pub(crate) async fn lay_out(own: &Client, config: &DatabaseConfig) -> Result<(),
     Ok(())
 }
 
-/// The replica's side: the dump that goes with a fingerprint; `None` if the writer does not lay it out in time.
-pub(crate) async fn take(writer: &Client, fingerprint: &str) -> Result<Option<String>, DatabaseError> {
+/// What a replica finds.
+pub(crate) enum Laid {
+    /// The dump that goes with the fingerprint.
+    Out(String),
+    /// The schema has another fingerprint by now.
+    Moved,
+    /// The writer does not lay it out in time.
+    Late,
+}
+
+/// The replica's side: waits for the dump that goes with a fingerprint.
+pub(crate) async fn take(writer: &Client, fingerprint: &str) -> Result<Laid, DatabaseError> {
     let deadline = Instant::now() + LAID_OUT_WITHIN;
     loop {
         let row = writer
@@ -53,8 +63,9 @@ pub(crate) async fn take(writer: &Client, fingerprint: &str) -> Result<Option<St
             .await
             .doing("reading the writer's laid out schema")?;
         match row {
-            Some(row) => return Ok(Some(row.get(0))),
-            None if Instant::now() >= deadline => return Ok(None),
+            Some(row) => return Ok(Laid::Out(row.get(0))),
+            None if source::fingerprint(writer).await? != fingerprint => return Ok(Laid::Moved),
+            None if Instant::now() >= deadline => return Ok(Laid::Late),
             None => sleep(LOOK_EVERY).await,
         }
     }

@@ -28,6 +28,7 @@ use crate::{
 };
 use diff::{Hints, Step};
 use dump::{Entry, Source};
+use laid_out::Laid;
 
 pub(crate) use source::{columns, fingerprint, record_columns};
 
@@ -93,7 +94,9 @@ impl Carrier<'_> {
             let theirs = self.read_theirs(&seen).await?;
             let columns = columns(self.writer).await?;
             let again = fingerprint(self.writer).await?;
-            if again == seen {
+            if let Some(theirs) = theirs
+                && again == seen
+            {
                 break (theirs, columns, source::log_end(self.writer).await?);
             }
             seen = again;
@@ -127,13 +130,17 @@ impl Carrier<'_> {
         Ok(outcome)
     }
 
-    /// The writer's schema: as it has laid it out, or else dumped from here, which takes a hundred round trips.
-    async fn read_theirs(&self, fingerprint: &str) -> Result<Vec<Entry>, DatabaseError> {
-        if let Some(text) = laid_out::take(self.writer, fingerprint).await? {
-            return Ok(dump::split(&text));
+    /// The writer's schema: as it has laid it out, or else dumped from here, which takes a hundred round trips. `None` if
+    /// it has changed again.
+    async fn read_theirs(&self, fingerprint: &str) -> Result<Option<Vec<Entry>>, DatabaseError> {
+        match laid_out::take(self.writer, fingerprint).await? {
+            Laid::Out(text) => return Ok(Some(dump::split(&text))),
+            Laid::Moved => return Ok(None),
+            Laid::Late => {}
         }
         let address = self.world.peer_address(self.region)?;
-        dump::read(&self.world.config.database, Source::Peer(self.region.as_str(), address)).await
+        let source = Source::Peer(self.region.as_str(), address);
+        dump::read(&self.world.config.database, source).await.map(Some)
     }
 
     async fn converge(

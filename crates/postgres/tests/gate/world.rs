@@ -206,6 +206,7 @@ impl Region {
             secret: EpochSecret::new(SECRET),
             reader: Account { name: "reader".into(), password: PASSWORD.into() },
             acknowledge: acknowledged,
+            coverage: isles_postgres::Coverage::new(),
             hold: terms.hold,
             limits: terms.limits,
         };

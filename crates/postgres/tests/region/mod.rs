@@ -19,9 +19,12 @@ use std::{
 use cluster::Cluster;
 use isles_model::{
     Because, Copy, DatabaseOrder, DatabaseReport, DatabaseRole, Epoch, EpochSecret, Fact, Lsn, Moment, Plan,
-    RegionName, ids::Clock, metric::Uncounted, topology::Commit,
+    RegionName, Writes, ids::Clock, metric::Uncounted, topology::Commit,
 };
-use isles_postgres::{Findings, PostgresConfig};
+use isles_postgres::{
+    Findings, PostgresConfig,
+    gate::{self, Account, GateConfig, GateLimits},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -96,7 +99,8 @@ impl Region {
             commit: Commit::Remote,
             exclude_tables: exclude.iter().map(|table| (*table).to_owned()).collect(),
             ledger_path: cluster.file("ledger.jsonl"),
-            acknowledge: watch::channel(isles_postgres::gate::Acknowledge::Open).0,
+            acknowledge: watch::channel(gate::Acknowledge::Open).0,
+            coverage: isles_postgres::Coverage::new(),
             closely: watch::channel(false).1,
             stranded: Arc::default(),
         };
@@ -175,9 +179,14 @@ impl Region {
 
     /// A right of an hour whose commits wait for these regions.
     pub fn order_write_waiting(&self, epoch: u64, standbys: &[&str]) {
+        self.order_write_bounded(epoch, standbys, None);
+    }
+
+    /// The same, or whose acknowledgements wait for them within a bound.
+    pub fn order_write_bounded(&self, epoch: u64, standbys: &[&str], bound: Option<Duration>) {
         let until = (self.clock)().plus(Duration::from_secs(3_600));
         let standbys = standbys.iter().map(|region| name(region)).collect();
-        let commit = isles_model::CommitOrder { standbys, bound: None };
+        let commit = isles_model::CommitOrder { standbys, bound };
         self.plan(epoch, DatabaseOrder::Write { epoch: Epoch(epoch), until, commit });
     }
 
@@ -215,6 +224,51 @@ impl Region {
         }
         let last = self.reports.borrow().clone();
         panic!("{}: last {last:?}; findings {:?}; log:\n{}", self.name, self.findings, self.cluster.log())
+    }
+
+    /// Opens gates in front of the database, for an epoch and an hour. They are shut when the guard is dropped.
+    pub async fn gates(&self, epoch: u64) -> (SocketAddr, tokio_util::sync::DropGuard) {
+        let listener = async || tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (write, read, peer) = (listener().await, listener().await, listener().await);
+        let address = write.local_addr().unwrap();
+        let database = &self.config.database;
+        let account = |name: &str, password: &str| Account { name: name.into(), password: password.into() };
+        let config = GateConfig {
+            region: self.name.clone(),
+            write,
+            read,
+            peer,
+            socket: database.socket_dir.join(format!(".s.PGSQL.{}", database.port)),
+            peers: BTreeMap::new(),
+            app: account(&database.app_user, &database.app_password),
+            secret: EpochSecret::new(SECRET),
+            reader: account(&database.read_user, &database.read_password),
+            acknowledge: self.config.acknowledge.subscribe(),
+            coverage: self.config.coverage.clone(),
+            hold: PATIENCE,
+            limits: GateLimits::default(),
+        };
+        let until = (self.clock)().plus(Duration::from_secs(3_600));
+        let writes = Writes::Here { epoch: Epoch(epoch), until };
+        let (plans, plan) = watch::channel(Plan { epoch: Epoch(epoch), writes, ..Plan::starting() });
+        let (clock, stop) = (self.clock.clone(), CancellationToken::new());
+        let guard = stop.clone().drop_guard();
+        tokio::spawn(async move {
+            gate::run(config, plan, clock, Arc::new(Uncounted), stop).await;
+            drop(plans);
+        });
+        (address, guard)
+    }
+
+    /// A session of the app's through a gate.
+    pub async fn through(&self, gate: SocketAddr) -> Client {
+        let database = &self.config.database;
+        let mut target = tokio_postgres::Config::new();
+        target.host(gate.ip().to_string()).port(gate.port()).dbname(&database.name);
+        target.user(&database.app_user).password(&database.app_password);
+        let (client, connection) = target.connect(NoTls).await.unwrap();
+        tokio::spawn(async move { connection.await.ok() });
+        client
     }
 
     /// A session as the superuser.
