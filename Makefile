@@ -26,7 +26,7 @@ check: install ## `make test`, and tidy, licences and documentation besides.
 	cargo xtask check
 
 nightly: ## A million simulated failovers; FAILOVERS=n for another number. The verdict begins with PASSED, FAILED or INCOMPLETE.
-	cargo test --release --package isles-decide --test sim -- --ignored --nocapture
+	cargo test --profile nightly --package isles-decide --test sim -- --ignored --nocapture
 
 install: ## PostgreSQL and etcd, where they are missing.
 	@scripts/install-dependencies.sh

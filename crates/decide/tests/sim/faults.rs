@@ -40,7 +40,7 @@ impl World {
         };
         for _ in 0..count {
             let (kind, begins, lasts) = if self.setup.weather == Weather::Gale {
-                at += self.rng.u64(ttl..3 * ttl);
+                at += self.rng.u64(ttl * 5 / 4..ttl * 9 / 4);
                 if at + 1_000 * MS > self.setup.healed_at {
                     return;
                 }

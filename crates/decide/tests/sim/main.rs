@@ -54,10 +54,9 @@ const NIGHTLY_FAILOVERS: u64 = 1_000_000;
 const NIGHT: Duration = Duration::from_secs(8 * 3600);
 
 /// Seeds that failed once.
-const FAILED_ONCE: [(Weather, &[u64]); 3] = [
+const FAILED_ONCE: [(Weather, &[u64]); 2] = [
     (Weather::Ordinary, &[33, 57, 84, 446, 1_798, 9_757, 11_012, 15_872, 101_406, 114_740]),
     (Weather::Restless, &[308_497]),
-    (Weather::Gale, &[122]),
 ];
 
 fn number(variable: &str) -> Option<u64> {
@@ -108,17 +107,17 @@ fn every_seed_keeps_the_invariants() {
 
 /// `make nightly`. `FAILOVERS=n` asks for another number of them, `WEATHER=n` for one kind of world alone.
 #[test]
-#[ignore = "an hour of two cores: make nightly"]
+#[ignore = "many minutes of two cores: make nightly"]
 fn a_million_failovers_keep_the_invariants() {
     let failovers = number("FAILOVERS").unwrap_or(NIGHTLY_FAILOVERS);
     let only = number("WEATHER");
     let campaign = Campaign {
-        weather: Box::new(move |seed| match seed % 8 {
+        weather: Box::new(move |seed| match seed % 16 {
             _ if only.is_some() => Weather::ALL[only.unwrap_or_default() as usize],
             0 => Weather::Silence,
             1 => Weather::Restless,
             2 => Weather::Murk,
-            3 => Weather::Storm,
+            3 | 4 => Weather::Storm,
             _ => Weather::Gale,
         }),
         first: number("SEED_FROM").unwrap_or(0),
@@ -143,7 +142,8 @@ fn every_deliberate_breakage_is_caught() {
             if number("MUTANT").is_some_and(|only| Mutant::ALL[only as usize] != mutant) {
                 continue;
             }
-            let mut found = (0..seeds)
+            let first = mutant.first_seed();
+            let mut found = (first..first + seeds)
                 .filter_map(|seed| Some((seed, run(seed, Some(mutant), mutant.weather(), false).violation?)));
             let first = found.next();
             let others = if count_all.is_some() { found.count() } else { 0 };

@@ -136,6 +136,16 @@ impl Mutant {
         }
     }
 
+    /// Where the search for it begins: a rare one is looked for near a seed that shows it, as a search from 0 on takes
+    /// most of a minute.
+    pub(crate) fn first_seed(self) -> u64 {
+        match self {
+            Self::PromiseForNewest => 3_200,
+            Self::ReleaseBeforeGateShuts => 1_200,
+            _ => 0,
+        }
+    }
+
     /// The invariants that may be the first to notice it.
     pub(crate) fn breaks(self) -> &'static [&'static str] {
         match self {

@@ -22,9 +22,10 @@ const NAMES: [&str; 5] = ["eu-west-1", "us-east-1", "ap-southeast-1", "sa-east-1
 /// When faults begin: the first writer is up by then.
 pub(crate) const FAULTS_FROM: Micros = 4_000 * MS;
 
-/// When everything is mended: in an ordinary world, and in one full of faults.
+/// When everything is mended: in an ordinary world, in one full of faults, and in one of failovers.
 const HEALED_AT: Micros = 16_000 * MS;
 const STORM_ENDS_AT: Micros = 64_000 * MS;
+const GALE_ENDS_AT: Micros = 124_000 * MS;
 
 /// How much goes wrong in a world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +110,7 @@ impl Setup {
                 ttl,
                 rng.bool(),
                 commit(rng),
-                silence || rng.u8(..3) == 0,
+                silence || weather == Weather::Murk && rng.bool() || rng.u8(..3) == 0,
             ),
             later_ttl: Duration::from_millis([1_500, 2_000, 3_000][rng.usize(..3)]),
             quiet: match weather {
@@ -119,7 +120,11 @@ impl Setup {
             one_way,
             store_one_way,
             weather,
-            healed_at: if storm { STORM_ENDS_AT } else { HEALED_AT },
+            healed_at: match weather {
+                Weather::Ordinary => HEALED_AT,
+                Weather::Gale => GALE_ENDS_AT,
+                Weather::Storm | Weather::Silence | Weather::Restless | Weather::Murk => STORM_ENDS_AT,
+            },
             calm,
             loss: if unkind { rng.f64() * 0.05 } else { 0.0005 },
             tail: if unkind { rng.f64() * 0.03 } else { 0.0 },
