@@ -22,6 +22,9 @@ const SILENCES_MAX: u32 = 2;
 /// was restored from a backup, or replaced.
 const STORE_REPLACED_AFTER: Duration = Duration::from_secs(5);
 
+/// Two older sights that are farther apart say nothing about the time between: this process may have stood still.
+const OLDER_SIGHTS_APART_MAX: Duration = Duration::from_millis(2_500);
+
 /// What one region knows now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct View {
@@ -69,6 +72,9 @@ pub(crate) struct Sighting {
     highest: Revision,
     /// Since when nothing but older revisions has been seen.
     older_since: Option<Moment>,
+    /// When one of these was last seen.
+    #[serde(default)]
+    older_seen: Moment,
     /// When the last change was received.
     pub(crate) changed: Moment,
 }
@@ -182,11 +188,20 @@ impl View {
         }
         let Some(last) = &mut self.lease else {
             self.sightings += 1;
-            self.lease = Some(Sighting { key, revision, highest: revision, older_since: None, changed: now });
+            self.lease = Some(Sighting {
+                key,
+                revision,
+                highest: revision,
+                older_since: None,
+                older_seen: now,
+                changed: now,
+            });
             return;
         };
         if key.is_some() && revision < last.highest {
-            let since = *last.older_since.get_or_insert(now);
+            let goes_on = now.since(last.older_seen) <= OLDER_SIGHTS_APART_MAX;
+            let since = last.older_since.filter(|_| goes_on).unwrap_or(now);
+            (last.older_since, last.older_seen) = (Some(since), now);
             if now.since(since) < STORE_REPLACED_AFTER {
                 return;
             }

@@ -184,13 +184,23 @@ fn a_stale_answer_of_the_store_changes_nothing() {
 fn a_store_restored_from_a_backup_is_believed_after_a_while() {
     let mut helm = helm("us", [Fact::Database(following(5)), seen(Some(held("eu", 1, 9)), 90)]);
     let older = || [seen(Some(held("eu", 1, 3)), 30)];
-    feed(&mut helm, 100, older());
-    feed(&mut helm, 5_099, older());
+    for millis in [100, 2_000, 4_000, 5_099] {
+        feed(&mut helm, millis, older());
+    }
     assert_eq!(helm.lease().unwrap(), (&held("eu", 1, 9), at(0)));
     feed(&mut helm, 5_100, older());
     assert_eq!(helm.lease().unwrap(), (&held("eu", 1, 3), at(5_100)));
     feed(&mut helm, 6_600, [peer("ap", 1, down())]);
     assert_eq!(helm.tick(at(6_600)).lease.unwrap().expected, Revision(30));
+}
+
+#[test]
+fn late_answers_before_and_after_a_long_stall_are_no_restored_store() {
+    let mut helm = helm("us", [Fact::Database(following(5)), seen(Some(held("eu", 1, 9)), 90)]);
+    for millis in [100, 5_700, 5_701] {
+        feed(&mut helm, millis, [seen(Some(held("eu", 1, 3)), 30)]);
+    }
+    assert_eq!(helm.lease().unwrap(), (&held("eu", 1, 9), at(0)));
 }
 
 #[test]

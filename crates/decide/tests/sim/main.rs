@@ -54,9 +54,10 @@ const NIGHTLY_FAILOVERS: u64 = 1_000_000;
 const NIGHT: Duration = Duration::from_secs(8 * 3600);
 
 /// Seeds that failed once.
-const FAILED_ONCE: [(Weather, &[u64]); 2] = [
+const FAILED_ONCE: [(Weather, &[u64]); 3] = [
     (Weather::Ordinary, &[33, 57, 84, 446, 1_798, 9_757, 11_012, 15_872, 101_406, 114_740]),
     (Weather::Restless, &[308_497]),
+    (Weather::Gale, &[1_010_730]),
 ];
 
 fn number(variable: &str) -> Option<u64> {
