@@ -115,6 +115,7 @@ impl Helm {
     pub fn tick(&mut self, now: Moment) -> Decision {
         let answers = mem::take(&mut self.inbox);
         let ttl = self.key_ttl();
+        self.promises.lasting(now, ttl);
         if let Some(epoch) = self.hold.tenure().map(|tenure| tenure.epoch)
             && let Some(since) = self.promises.all_since(&self.config, epoch)
         {
@@ -126,10 +127,8 @@ impl Helm {
             .put
             .clone()
             .map(|(purpose, value)| self.hold.put(now, &self.view, &self.config, purpose, value));
-        if lease.as_ref().is_some_and(|order| order.value.ttl < ttl) {
-            self.promises.shorten(now);
-        }
-        let ask = self.promises.ask(now, &self.config, &self.hold, ttl);
+        self.promises.lasting(now, self.key_ttl());
+        let ask = self.promises.ask(now, &self.config, &self.hold);
         let plan = self.plan(now, &step);
         self.waiting.order(now, &plan.database);
         Decision { plan, lease, ask, next: self.next(now, &step), because: step.because }
@@ -163,10 +162,11 @@ impl Helm {
         self.view.peers.iter().map(|(region, peer)| (region.clone(), snapshot(peer))).collect()
     }
 
-    /// How long the right lasts by the key.
+    /// How long the right lasts by the key, or by a put that may have changed it, whichever is shorter.
     fn key_ttl(&self) -> Duration {
         let key = self.view.lease.as_ref().and_then(|lease| lease.key.as_ref());
-        key.map_or(self.config.ttl, |key| key.ttl)
+        let known = key.map_or(self.config.ttl, |key| key.ttl);
+        self.hold.possible_ttls().fold(known, Duration::min)
     }
 
     fn situation(&self, now: Moment) -> Situation<'_> {

@@ -3,7 +3,7 @@
 //! A deadline is counted from the tick that *emitted* the successful put. Nobody can have received the change
 //! earlier than that, so nobody's TTL can end before this deadline does, clocks and margin allowing.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use isles_model::{
     AttemptId, Epoch, LeaseKey, LeaseOrder, LeaseOutcome, LeaseState, Moment, RegionName, Revision, Successor,
@@ -131,6 +131,11 @@ impl Hold {
     /// What was to be stored by an attempt, if it may still matter.
     pub(crate) fn value_of(&self, id: AttemptId) -> Option<&LeaseKey> {
         self.attempts.iter().find(|attempt| attempt.id == id).map(|attempt| &attempt.value)
+    }
+
+    /// The lengths that the key has if one of the own puts has been stored unseen.
+    pub(crate) fn possible_ttls(&self) -> impl Iterator<Item = Duration> {
+        self.attempts.iter().map(|attempt| attempt.value.ttl)
     }
 
     /// Brings the right up to date: answers, proofs by sight, attempts given up, deadlines, better claims.

@@ -27,7 +27,9 @@ pub(crate) struct Promises {
     epoch: Epoch,
     /// When they were last asked for.
     asked: Moment,
-    /// One that was asked for earlier no longer counts: the right was made shorter.
+    /// How long those received last.
+    lasts: Duration,
+    /// One that was asked for then or earlier does not count: it was asked for another length.
     not_before: Moment,
 }
 
@@ -60,17 +62,21 @@ impl Promises {
 
     /// A peer has promised.
     pub(crate) fn receive(&mut self, region: RegionName, epoch: Epoch, asked_at: Moment) {
-        if epoch != self.epoch || asked_at < self.not_before || asked_at > self.asked {
+        if epoch != self.epoch || asked_at <= self.not_before || asked_at > self.asked {
             return;
         }
         let last = self.received.entry(region).or_insert(asked_at);
         *last = asked_at.max(*last);
     }
 
-    /// The right was made shorter at this moment: what was promised for the longer one no longer counts.
-    pub(crate) fn shorten(&mut self, now: Moment) {
-        self.received.clear();
-        self.not_before = now;
+    /// From now on a promise lasts so long. What was promised for another length no longer counts: whoever promised for
+    /// a shorter one may claim before the longer ends, and so may one that has restarted since the key's was shortened.
+    pub(crate) fn lasting(&mut self, now: Moment, ttl: Duration) {
+        if self.lasts != ttl {
+            self.received.clear();
+            self.not_before = now;
+            self.lasts = ttl;
+        }
     }
 
     /// From when on every other region's promise counts; `None`: one of them has not promised.
@@ -94,13 +100,7 @@ impl Promises {
     }
 
     /// The request to send now, if one is due.
-    pub(crate) fn ask(
-        &mut self,
-        now: Moment,
-        config: &HelmConfig,
-        hold: &Hold,
-        ttl: Duration,
-    ) -> Option<PromiseRequest> {
+    pub(crate) fn ask(&mut self, now: Moment, config: &HelmConfig, hold: &Hold) -> Option<PromiseRequest> {
         let epoch = hold.tenure()?.epoch;
         self.due(config, hold).filter(|due| now >= *due)?;
         if epoch != self.epoch {
@@ -108,7 +108,7 @@ impl Promises {
             self.epoch = epoch;
         }
         self.asked = now;
-        Some(PromiseRequest { holder: config.region.clone(), epoch, ttl, asked_at: now })
+        Some(PromiseRequest { holder: config.region.clone(), epoch, ttl: self.lasts, asked_at: now })
     }
 }
 

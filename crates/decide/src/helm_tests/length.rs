@@ -91,6 +91,22 @@ fn a_holder_without_the_store_goes_on_by_the_promise_of_all_and_not_of_some() {
     check(&[], false);
 }
 
+#[test]
+fn a_promise_lasts_no_longer_than_was_asked_for_though_the_key_does() {
+    let mut helm = failsafe_writer();
+    helm.tick(at(150));
+    let ask = helm.tick(at(450)).ask.unwrap();
+    assert_eq!(ask.ttl, ms(TTL_MS));
+    // A put whose answer was lost has been stored: the key lasts twice as long now.
+    feed(&mut helm, 500, [seen(Some(lasting(2 * TTL_MS, held("eu", 1, 2))), 2)]);
+    feed(&mut helm, 500, ["us", "ap"].map(|region| promised(region, ask.asked_at)));
+    helm.tick(at(500));
+    let writes = helm.tick(at(1_400)).plan.writes;
+    assert!(matches!(writes, Writes::Here { until, .. } if until == at(450 + 1_275)), "{writes:?}");
+    let writes = helm.tick(at(1_725)).plan.writes;
+    assert!(matches!(writes, Writes::Nowhere { .. }), "{writes:?}");
+}
+
 fn request(epoch: u64, millis: u64) -> PromiseRequest {
     PromiseRequest { holder: name("eu"), epoch: Epoch(epoch), ttl: ms(TTL_MS), asked_at: at(millis) }
 }
