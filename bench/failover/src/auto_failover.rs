@@ -19,6 +19,9 @@ const UP_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long one look may take, and the pause between two.
 const LOOK_WAIT: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often an option is set at most, and the pause between two tries.
+const CONFIGURE_TRIES: u32 = 20;
+const CONFIGURE_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// The monitor's times in milliseconds, tuned down (pg_auto_failover's documentation, "Configuring pg_auto_failover").
 /// A host counts as lost when its agent has not reported for `node_considered_unhealthy_timeout` and its database has
@@ -109,12 +112,22 @@ async fn start_node(host: &mut Host, monitor: &Login, tuned: bool) -> Result<(),
     until(monitor, &known, "the node").await?;
     if tuned {
         for (name, value) in NODE_TUNED {
-            let set = format!("{PG_AUTOCTL} config set --pgdata {data} {name} {value}");
-            host.run(&Program::of("config", &set)).await?;
+            configure(host, &format!("{PG_AUTOCTL} config set --pgdata {data} {name} {value}")).await?;
         }
         host.run(&Program::of("config", &format!("{PG_AUTOCTL} reload --pgdata {data}"))).await?;
     }
     Ok(())
+}
+
+/// Sets an option. A node that has just started still writes the file that options are in; it is read again then.
+async fn configure(host: &Host, set: &str) -> Result<(), BenchError> {
+    for _ in 1..CONFIGURE_TRIES {
+        if host.run(&Program::of("config", set)).await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(CONFIGURE_AGAIN_AFTER).await;
+    }
+    host.run(&Program::of("config", set)).await
 }
 
 async fn initdb(host: &Host) -> Result<String, BenchError> {
